@@ -1,0 +1,110 @@
+#pragma once
+// The manifest of a study: what all owners sign, in TOML (docs/formats.md, "Manifest").
+
+#include <chrono>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "attest/policy.hpp"
+
+namespace cloister::attest {
+
+struct Party {
+  Role role = Role::data;
+  std::string owner;
+  std::uint32_t signers_at_least = 1;
+  std::vector<std::pair<std::string, base::PublicKey>> signers;
+  base::PublicKey tls;                     ///< of its coordinator, participant node or launcher
+  std::optional<base::PublicKey> witness;  ///< data owners: signs acknowledgements
+  std::optional<base::PublicKey> grant;    ///< the compute owner: signs launch grants
+  std::optional<base::PublicKey> order;    ///< the model owner: signs run orders
+  std::string host;                        ///< where coordinator and launcher listen; empty for data owners
+  std::uint16_t port = 0;
+};
+
+struct Tensor {
+  std::string name;
+  std::vector<std::uint64_t> shape;
+  std::string dtype;  ///< "float32"
+};
+
+struct Column {
+  std::string name;
+  std::string kind;                     ///< "number" or "category"
+  std::vector<std::string> categories;  ///< of a category, in the order of their features
+  std::vector<std::string> missing;     ///< cells that stand for a missing value
+};
+
+/// A setting that a run may choose: lowest, highest, and what it is when the run does not say.
+struct SettingRange {
+  double from = 0, to = 0, otherwise = 0;
+};
+using Settings = std::map<std::string, double>;
+
+/// The names a manifest may declare: rounds, quorum, local_epochs, batch_size, learning_rate, weight_decay, mu (FedProx),
+/// server_learning_rate, beta1, beta2, tau (FedAdam), split.
+const std::vector<std::string>& setting_names();
+
+struct Manifest {
+  std::uint32_t format = 1;
+  std::string study;
+  std::string purpose;
+  std::vector<Party> parties;  ///< one model owner, one compute owner, data owners
+
+  std::string aggregator_host;  ///< where every instance listens
+  std::uint16_t aggregator_port = 0;
+  Bytes aggregator_measurement;  ///< which build is started (48 bytes)
+  std::uint64_t launch_memory = 0;
+  std::uint32_t launch_connections = 0;
+  std::chrono::milliseconds launch_duration{};
+
+  std::string architecture;        ///< "logistic-regression", "mlp", "cnn"
+  std::vector<std::uint32_t> hidden;  ///< mlp: widths; cnn: channels
+  std::vector<std::uint32_t> image;   ///< cnn: channels, height, width of a record
+  base::Sha256 initial_model{};
+  std::vector<Tensor> tensors;     ///< the schema, in order
+
+  std::vector<Column> columns;
+  std::string label_column;
+  std::vector<std::string> label_positive;
+
+  std::string algorithm;           ///< "fedavg", "fedprox", "fedadam"
+  double value_bound = 0;          ///< R: every |delta| must stay below it
+  std::uint64_t weight_at_most = 0;  ///< w_max, over all sites
+  base::Sha256 trainer{};
+  std::map<std::string, SettingRange> settings;
+
+  std::vector<std::string> statistics_kinds;  ///< empty: no statistics task
+  std::uint32_t statistics_minimum_count = 0;
+  std::vector<std::string> evaluate_kinds;    ///< empty: no evaluate task
+  std::uint32_t evaluate_every = 1;           ///< rounds
+  std::uint32_t evaluate_bins = 0;
+  std::uint32_t evaluate_minimum_count = 0;
+
+  std::string publish_model, publish_evaluate, publish_statistics;
+  std::uint32_t runs = 0;
+  std::vector<std::string> witnesses;  ///< data owners; default all
+  std::uint32_t lying_witnesses = 1;   ///< b
+  std::chrono::milliseconds round_deadline{};
+  std::chrono::milliseconds channel_deadline{};
+
+  std::string text;
+  base::Sha256 digest{};
+
+  const Party& model_owner() const;
+  const Party& compute_owner() const;
+  std::vector<const Party*> data_owners() const;  ///< in manifest order
+  const Party* party(std::string_view owner) const;
+  const Party* by_tls_key(const base::PublicKey& key) const;
+  /// q = floor((n + b) / 2) + 1
+  std::uint32_t witness_quorum() const;
+};
+
+Result<Manifest> parse_manifest(std::string_view toml, std::string file);
+
+/// The run's settings with the manifest's defaults filled in; an unknown name or a value outside its range is an error.
+Result<Settings> complete_settings(const Manifest& manifest, const Settings& chosen);
+
+}  // namespace cloister::attest

@@ -1,0 +1,27 @@
+#pragma once
+// What starts a run: a submitter's signed submission, numbered and signed by the coordinator's order key.
+
+#include "attest/charter.hpp"
+
+namespace cloister::attest {
+
+struct RunOrder {
+  base::Sha256 charter{};
+  std::string submitter;
+  Settings settings;         ///< chosen ones; complete_settings fills the rest
+  Array<16> nonce{};         ///< makes two equal submissions two
+  std::string note;          ///< the submitter's words, shown to every owner
+  base::Signature submitted{};  ///< context "cloister submission 1" over the fields above
+  std::uint64_t run = 0;     ///< used once under a charter
+  base::Signature ordered{};    ///< context "cloister run order 1" over run and the submission with its signature
+
+  Bytes submission() const;  ///< canonical bytes that the submitter signs
+  Bytes serialize() const;
+  static Result<RunOrder> parse(View bytes);
+};
+
+/// Signatures by a submitter of the model owner's policy and by the charter's order key; run within the charter's number;
+/// settings inside their ranges.
+Decision judge_order(const RunOrder& order, const Charter& charter);
+
+}  // namespace cloister::attest
