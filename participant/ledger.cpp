@@ -1,0 +1,293 @@
+#include "participant/ledger.hpp"
+
+#include <cctype>
+#include <filesystem>
+#include <fmt/format.h>
+#include <set>
+
+#include "base/encoding.hpp"
+#include "base/file.hpp"
+
+namespace cloister::participant {
+namespace {
+
+using base::Writer;
+
+// Every payload: u64 time ‖ field(kind) ‖ what the kind says (docs/formats.md, "Ledger").
+Writer record(std::string_view kind) {
+  Writer w;
+  w.u64(static_cast<std::uint64_t>(base::now().time_since_epoch().count())).field(kind);
+  return w;
+}
+
+Writer record(std::string_view kind, const RunId& id) {
+  return std::move(record(kind).raw(id.charter).u64(id.run));
+}
+Writer record(std::string_view kind, const RoundId& id) {
+  return std::move(record(kind, id.of()).u32(id.round));
+}
+
+RunId read_run(base::Reader& r) {
+  RunId id;
+  id.charter = r.array<32>("charter");
+  id.run = r.u64("run");
+  return id;
+}
+
+RoundId read_round(base::Reader& r) {
+  const RunId run = read_run(r);
+  return {run.charter, run.run, r.u32("round")};
+}
+
+constexpr std::size_t name_cap = 4096;
+
+void read_charge(base::Reader& r, Time at, LedgerState& state) {
+  Charge c;
+  c.id = read_round(r);
+  c.study = r.string("study", name_cap);
+  c.task = r.string("task", name_cap);
+  c.offer = r.array<32>("offer");
+  LedgerRound& round = state.rounds[c.id];
+  round.charge = std::move(c);
+  round.charged = at;
+  round.refunded = false;
+}
+
+void read_update(base::Reader& r, LedgerState& state) {
+  const RoundId id = read_round(r);
+  StoredUpdate u;
+  u.digest = r.array<32>("digest");
+  u.length = r.u64("length");
+  u.weight = r.u64("weight");
+  state.rounds[id].update = u;
+}
+
+void read_receipt(base::Reader& r, LedgerState& state) {
+  const RoundId id = read_round(r);
+  LedgerRound& round = state.rounds[id];
+  round.receipt = r.array<32>("digest");
+  round.signed_receipt = base::copy(r.field("receipt", ledger_record_cap));
+}
+
+void read_end(base::Reader& r, LedgerState& state) {
+  LedgerRun& run = state.runs[read_run(r)];
+  run.outcome = r.string("outcome", name_cap);
+  run.reason = r.string("reason", ledger_record_cap);
+}
+
+void read_adopt(base::Reader& r, LedgerState& state) {
+  const auto charter = r.array<32>("charter");
+  state.studies[charter] = r.string("study", name_cap);
+  const View previous = r.field("previous", 32);
+  if (previous.size() == 32) state.successors[base::array<32>(previous)] = charter;
+}
+
+Result<void> apply(View payload, LedgerState& state) {
+  base::Reader r("ledger", payload);
+  const Time at{std::chrono::seconds(static_cast<std::int64_t>(r.u64("time")))};
+  const std::string kind = r.string("kind", 64);
+  if (kind == "data set") {
+    state.data_set = r.string("data set", name_cap);
+  } else if (kind == "charter") {
+    read_adopt(r, state);
+  } else if (kind == "serve") {
+    const RunId id = read_run(r);
+    state.runs[id].receipt_key = base::PublicKey{r.array<32>("receipt key")};
+  } else if (kind == "charge") {
+    read_charge(r, at, state);
+  } else if (kind == "refund") {
+    state.rounds[read_round(r)].refunded = true;
+    r.string("reason", ledger_record_cap);
+  } else if (kind == "update") {
+    read_update(r, state);
+  } else if (kind == "receipt") {
+    read_receipt(r, state);
+  } else if (kind == "run end") {
+    read_end(r, state);
+  } else if (r.ok()) {
+    return base::unsupported("ledger",
+                             fmt::format("a record of the unknown kind \"{}\": written by a newer version?", kind));
+  }
+  return r.finish();
+}
+
+Error refused(const RoundId& id, std::string what) {
+  return base::denied("ledger: " + id.text(), std::move(what));
+}
+
+std::string short_hex(const base::Sha256& digest) {
+  return base::hex(View(digest).first(8));
+}
+
+}  // namespace
+
+std::string RoundId::text() const {
+  return fmt::format("run {} round {}", run, round);
+}
+
+std::string ledger_file_name(const std::string& data_set) {
+  std::string out;
+  for (const char c : data_set) {
+    const bool plain =
+        std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '_' || (c == '.' && !out.empty());
+    out += plain ? std::string(1, c) : fmt::format("%{:02x}", static_cast<unsigned>(static_cast<unsigned char>(c)));
+  }
+  return out + ".ledger";
+}
+
+attest::Spent LedgerState::spent(const std::string& study, const RoundId& id) const {
+  attest::Spent out;
+  std::set<RunId> others;
+  for (const auto& [at, round] : rounds) {
+    if (!round.charge || round.refunded || at == id) continue;
+    if (at.of() != id.of()) {
+      if (round.charge->study == study) others.insert(at.of());
+    } else if (round.charge->task == "train") {
+      ++out.rounds;
+    } else if (round.charge->task == "statistics") {
+      ++out.statistics;
+    } else if (round.charge->task == "evaluate") {
+      ++out.evaluate;
+    }
+  }
+  out.runs = static_cast<std::uint32_t>(others.size());
+  return out;
+}
+
+const LedgerRound* LedgerState::round(const RoundId& id) const {
+  const auto it = rounds.find(id);
+  return it == rounds.end() ? nullptr : &it->second;
+}
+
+const LedgerRun* LedgerState::run(const RunId& id) const {
+  const auto it = runs.find(id);
+  return it == runs.end() ? nullptr : &it->second;
+}
+
+const std::pair<const RoundId, LedgerRound>* LedgerState::last_receipt(const RunId& id) const {
+  const std::pair<const RoundId, LedgerRound>* last = nullptr;
+  for (auto it = rounds.lower_bound({id.charter, id.run, 0}); it != rounds.end() && it->first.of() == id; ++it)
+    if (it->second.receipt) last = &*it;
+  return last;
+}
+
+Result<std::unique_ptr<Ledger>> Ledger::open(const std::string& folder, const std::string& data_set, base::Log& log) {
+  if (auto made = base::make_folder(folder, 0700); !made) return made.error();
+  const std::string path = (std::filesystem::path(folder) / ledger_file_name(data_set)).string();
+  LedgerState state;
+  Result<LedgerFile> file = LedgerFile::open(path, [&](View payload) { return apply(payload, state); });
+  if (!file) return file.error();
+  if (!file->repaired().empty())
+    log.event("ledger_repaired", fmt::format("{}: {}", path, file->repaired()),
+              {{"path", path}, {"what", file->repaired()}});
+  std::unique_ptr<Ledger> ledger(new Ledger(std::move(*file), std::move(state)));
+  if (ledger->state_.data_set.empty()) {
+    if (!ledger->state_.rounds.empty()) return base::malformed(path, "its first record does not name the data set");
+    if (auto r = ledger->append(record("data set").field(data_set).bytes()); !r) return r.error();
+  }
+  if (ledger->state_.data_set != data_set)
+    return base::denied(path, fmt::format("wanted the ledger of data set \"{}\", found that of \"{}\"", data_set,
+                                          ledger->state_.data_set));
+  return ledger;
+}
+
+Result<LedgerState> Ledger::read(const std::string& folder, const std::string& data_set) {
+  LedgerState state;
+  const std::string path = (std::filesystem::path(folder) / ledger_file_name(data_set)).string();
+  const auto r = LedgerFile::read(path, [&](View payload) { return apply(payload, state); });
+  if (!r) return r.error();
+  if (state.data_set.empty()) state.data_set = data_set;
+  return state;
+}
+
+// The state changes only by what a reader of the file would see.
+Result<void> Ledger::append(View payload) {
+  if (auto r = file_.append(payload); !r) return r;
+  return apply(payload, state_);
+}
+
+Result<void> Ledger::adopt(const base::Sha256& charter, const std::string& study,
+                           std::optional<base::Sha256> previous) {
+  if (const auto it = state_.successors.find(charter); it != state_.successors.end())
+    return base::denied(
+        "ledger",
+        fmt::format("this node has adopted charter sha256:{}… as the successor of this one; start it with that charter",
+                    short_hex(it->second)));
+  if (state_.studies.contains(charter)) return {};
+  Writer w = record("charter");
+  w.raw(charter).field(study);
+  w.field(previous ? View(*previous) : View{});
+  return append(w.bytes());
+}
+
+Result<void> Ledger::serve(const RunId& id, const base::PublicKey& receipt_key) {
+  if (const LedgerRun* run = state_.run(id)) {
+    if (!run->outcome.empty())
+      return base::denied(fmt::format("ledger: run {}", id.run),
+                          fmt::format("the run has ended ({}); its number is used once", run->outcome));
+    if (run->receipt_key) {
+      if (*run->receipt_key == receipt_key) return {};
+      return base::denied(
+          fmt::format("ledger: run {}", id.run),
+          fmt::format("wanted receipt key {}, which this run was served before, found {}; a participant "
+                      "serves one per run: order "
+                      "a new run",
+                      run->receipt_key->text(), receipt_key.text()));
+    }
+  }
+  if (const auto it = state_.successors.find(id.charter); it != state_.successors.end())
+    return base::denied(fmt::format("ledger: run {}", id.run),
+                        fmt::format("charter sha256:{}… has succeeded this one; no new run is served under the old one",
+                                    short_hex(it->second)));
+  return append(record("serve", id).raw(receipt_key.bytes).bytes());
+}
+
+Result<void> Ledger::charge(const Charge& charge) {
+  const RoundId& id = charge.id;
+  if (const LedgerRun* run = state_.run(id.of()); run != nullptr && !run->outcome.empty())
+    return refused(id, fmt::format("the run has ended ({}); its number is used once", run->outcome));
+  if (const auto* last = state_.last_receipt(id.of()); last != nullptr && last->first.round >= id.round)
+    return refused(id, fmt::format("round {} has its receipt already; a round number is used once", last->first.round));
+  if (const LedgerRound* round = state_.round(id); round != nullptr && round->charge) {
+    // Another offer under a number that was charged would be a second answer to one round.
+    if (round->charge->offer != charge.offer)
+      return refused(id, "charged already for another offer; a round number is used once");
+    if (!round->refunded) return {};
+  }
+  return append(record("charge", id).field(charge.study).field(charge.task).raw(charge.offer).bytes());
+}
+
+Result<void> Ledger::refund(const RoundId& id, const std::string& reason) {
+  const LedgerRound* round = state_.round(id);
+  if (round == nullptr || !round->charge || round->refunded) return {};
+  if (round->update) return refused(id, "its update was announced, so a byte may have left: the charge stays");
+  return append(record("refund", id).field(reason).bytes());
+}
+
+Result<void> Ledger::record_update(const RoundId& id, const StoredUpdate& update) {
+  const LedgerRound* round = state_.round(id);
+  if (round == nullptr || !round->charge || round->refunded)
+    return refused(id, "not charged; an update leaves only after its charge");
+  if (round->update) {
+    if (*round->update == update) return {};
+    return refused(id, "another update was recorded for it; a round is answered once");
+  }
+  return append(record("update", id).raw(update.digest).u64(update.length).u64(update.weight).bytes());
+}
+
+Result<void> Ledger::sign_receipt(const RoundId& id, const base::Sha256& digest, View signed_receipt) {
+  if (const LedgerRound* round = state_.round(id); round != nullptr && round->receipt) {
+    if (*round->receipt == digest) return {};
+    return refused(id, fmt::format("wanted receipt sha256:{}…, which this witness signed, found sha256:{}…; a witness "
+                                   "signs one receipt per round",
+                                   short_hex(*round->receipt), short_hex(digest)));
+  }
+  return append(record("receipt", id).raw(digest).field(signed_receipt).bytes());
+}
+
+Result<void> Ledger::end_run(const RunId& id, const std::string& outcome, const std::string& reason) {
+  if (const LedgerRun* run = state_.run(id); run != nullptr && !run->outcome.empty()) return {};
+  return append(record("run end", id).field(outcome).field(reason).bytes());
+}
+
+}  // namespace cloister::participant

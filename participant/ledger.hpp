@@ -1,0 +1,122 @@
+#pragma once
+// What has left this hospital, for good: one ledger per data set, over all studies and charters. It is asked before
+// anything is done and written, durably, before anything is answered. Nothing in it is ever changed; a refund is a
+// record of its own. Not thread-safe.
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "attest/judge.hpp"
+#include "base/crypto.hpp"
+#include "base/log.hpp"
+#include "participant/ledger_file.hpp"
+
+namespace cloister::participant {
+
+/// A run under a charter; its number is used once.
+struct RunId {
+  base::Sha256 charter{};
+  std::uint64_t run = 0;
+  auto operator<=>(const RunId&) const = default;
+};
+
+/// A round of a run; its number is used once.
+struct RoundId {
+  base::Sha256 charter{};
+  std::uint64_t run = 0;
+  std::uint32_t round = 0;
+  auto operator<=>(const RoundId&) const = default;
+  RunId of() const { return {charter, run}; }
+  std::string text() const;  ///< "run 3 round 7"
+};
+
+/// A task that this hospital agreed to do.
+struct Charge {
+  RoundId id;
+  std::string study;
+  std::string task;      ///< "statistics", "train", "evaluate"
+  base::Sha256 offer{};  ///< of what was offered (gate.hpp, offer_digest): the same round is never done for two offers
+};
+
+struct StoredUpdate {
+  base::Sha256 digest{};
+  std::uint64_t length = 0;
+  std::uint64_t weight = 0;
+  auto operator<=>(const StoredUpdate&) const = default;
+};
+
+/// What the ledger knows of a round.
+struct LedgerRound {
+  std::optional<Charge> charge;
+  Time charged{};
+  bool refunded = false;
+  std::optional<StoredUpdate> update;   ///< from here on bytes may have left: no refund
+  std::optional<base::Sha256> receipt;  ///< digest of the one receipt that this witness signs
+  Bytes signed_receipt;
+};
+
+struct LedgerRun {
+  std::optional<base::PublicKey> receipt_key;  ///< the one instance that this run is served
+  std::string outcome, reason;                 ///< once it ended
+};
+
+/// The ledger's content. Reading needs no lock.
+struct LedgerState {
+  std::string data_set;
+  std::map<RunId, LedgerRun> runs;
+  std::map<RoundId, LedgerRound> rounds;
+  std::map<base::Sha256, base::Sha256> successors;  ///< charter to the charter that this node adopted after it
+  std::map<base::Sha256, std::string> studies;      ///< charter to its study, for those adopted
+
+  /// What has left already, without `id` itself, as judge() wants it.
+  attest::Spent spent(const std::string& study, const RoundId& id) const;
+  const LedgerRound* round(const RoundId& id) const;
+  const LedgerRun* run(const RunId& id) const;
+  /// The last round of the run with a signed receipt; null when there is none.
+  const std::pair<const RoundId, LedgerRound>* last_receipt(const RunId& id) const;
+
+  std::string text() const;  ///< for people
+  std::string json() const;
+};
+
+class Ledger {
+ public:
+  /// `folder` is made when missing. Errors as LedgerFile::open, and denied when the file is another data set's.
+  static Result<std::unique_ptr<Ledger>> open(const std::string& folder, const std::string& data_set, base::Log& log);
+  /// For listings, also while a node runs. Error unavailable when there is none yet.
+  static Result<LedgerState> read(const std::string& folder, const std::string& data_set);
+
+  const LedgerState& state() const { return state_; }
+  const std::string& path() const { return file_.path(); }
+
+  // Each is durable on return. The same again does nothing and succeeds; what contradicts an earlier record is
+  // Error::denied.
+
+  /// This node works under `charter`; with `previous` it serves no new run under that one from now on (DESIGN 3,
+  /// succession).
+  Result<void> adopt(const base::Sha256& charter, const std::string& study, std::optional<base::Sha256> previous);
+  /// One receipt key per run, ever: a restarted or second instance has another (DESIGN 6).
+  Result<void> serve(const RunId& id, const base::PublicKey& receipt_key);
+  Result<void> charge(const Charge& charge);
+  /// The task came to nothing and no byte has left. Denied once an update was recorded.
+  Result<void> refund(const RoundId& id, const std::string& reason);
+  /// Before the update's digest is announced to anybody.
+  Result<void> record_update(const RoundId& id, const StoredUpdate& update);
+  /// Before the acknowledgement is sent: this witness signs one receipt per round, ever.
+  Result<void> sign_receipt(const RoundId& id, const base::Sha256& digest, View signed_receipt);
+  Result<void> end_run(const RunId& id, const std::string& outcome, const std::string& reason);
+
+ private:
+  Ledger(LedgerFile file, LedgerState state) : file_(std::move(file)), state_(std::move(state)) {}
+  Result<void> append(View payload);
+  LedgerFile file_;
+  LedgerState state_;
+};
+
+/// The file's name in the ledger's folder.
+std::string ledger_file_name(const std::string& data_set);
+
+}  // namespace cloister::participant
