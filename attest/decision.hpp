@@ -12,11 +12,11 @@ namespace cloister::attest {
 /// One requirement of one owner's policy, evaluated.
 struct Finding {
   bool met = false;
-  std::string owner;        ///< "charite (data)"; "charter" for what all signed
-  std::string requirement;  ///< "aggregator.debug": the key in the policy
-  std::string wanted;
-  std::string found;        ///< about data: the check, never a value
-  std::string remedy;       ///< what would admit it
+  std::string owner{};        ///< "charite (data)"; "charter" for what all signed
+  std::string requirement{};  ///< "aggregator.debug": the key in the policy
+  std::string wanted{};
+  std::string found{};   ///< about data: the check, never a value
+  std::string remedy{};  ///< what would admit it
 
   /// "denied by charite (data): aggregator.debug: wanted false, found true; start the TEE without its debug bit"
   std::string text() const;
@@ -35,7 +35,8 @@ struct Decision {
   void add(const Decision& other) { findings.insert(findings.end(), other.findings.begin(), other.findings.end()); }
 };
 
-/// Logs each refusal as an event "refusal" with owner, requirement, wanted, found, remedy and `about` (who or what was refused).
+/// Logs each refusal as an event "refusal" with owner, requirement, wanted, found, remedy and `about` (who or what was
+/// refused).
 void log_refusals(base::Log& log, const Decision& decision, std::string_view about);
 
 }  // namespace cloister::attest

@@ -43,8 +43,19 @@ struct SettingRange {
 };
 using Settings = std::map<std::string, double>;
 
-/// The names a manifest may declare: rounds, quorum, local_epochs, batch_size, learning_rate, weight_decay, mu (FedProx),
-/// server_learning_rate, beta1, beta2, tau (FedAdam), split.
+/// What may be set under a manifest's [settings].
+struct SettingRule {
+  std::string_view name;
+  bool integer;
+  double lowest, highest;           ///< what the loader accepts at all
+  std::optional<double> otherwise;  ///< when the manifest does not declare it; none: it must
+  std::string_view algorithm;       ///< the only one that has it; empty: all
+  std::string_view what;            ///< a few words with the unit
+};
+/// rounds, quorum, local_epochs, batch_size, learning_rate, weight_decay, mu (FedProx), server_learning_rate, beta1,
+/// beta2, tau (FedAdam), split. The quorum's default is the number of data owners.
+const std::vector<SettingRule>& setting_rules();
+/// Their names.
 const std::vector<std::string>& setting_names();
 
 struct Manifest {
@@ -60,26 +71,26 @@ struct Manifest {
   std::uint32_t launch_connections = 0;
   std::chrono::milliseconds launch_duration{};
 
-  std::string architecture;        ///< "logistic-regression", "mlp", "cnn"
+  std::string architecture;           ///< "logistic-regression", "mlp", "cnn"
   std::vector<std::uint32_t> hidden;  ///< mlp: widths; cnn: channels
   std::vector<std::uint32_t> image;   ///< cnn: channels, height, width of a record
   base::Sha256 initial_model{};
-  std::vector<Tensor> tensors;     ///< the schema, in order
+  std::vector<Tensor> tensors;  ///< the schema, in order
 
   std::vector<Column> columns;
   std::string label_column;
   std::vector<std::string> label_positive;
 
-  std::string algorithm;           ///< "fedavg", "fedprox", "fedadam"
-  double value_bound = 0;          ///< R: every |delta| must stay below it
+  std::string algorithm;             ///< "fedavg", "fedprox", "fedadam"
+  double value_bound = 0;            ///< R: every |delta| must stay below it
   std::uint64_t weight_at_most = 0;  ///< w_max, over all sites
   base::Sha256 trainer{};
-  std::map<std::string, SettingRange> settings;
+  std::map<std::string, SettingRange> settings;  ///< every setting that `algorithm` has
 
   std::vector<std::string> statistics_kinds;  ///< empty: no statistics task
   std::uint32_t statistics_minimum_count = 0;
-  std::vector<std::string> evaluate_kinds;    ///< empty: no evaluate task
-  std::uint32_t evaluate_every = 1;           ///< rounds
+  std::vector<std::string> evaluate_kinds;  ///< empty: no evaluate task
+  std::uint32_t evaluate_every = 1;         ///< rounds
   std::uint32_t evaluate_bins = 0;
   std::uint32_t evaluate_minimum_count = 0;
 
@@ -102,9 +113,16 @@ struct Manifest {
   std::uint32_t witness_quorum() const;
 };
 
+/// Reads a manifest, at most 1 MiB. All mistakes at once, with file, line and nearest name.
 Result<Manifest> parse_manifest(std::string_view toml, std::string file);
+/// The paths of all keys that the schema asks for while it reads `toml`: docs/policies.md is tested against them.
+std::vector<std::string> manifest_keys(std::string_view toml);
 
-/// The run's settings with the manifest's defaults filled in; an unknown name or a value outside its range is an error.
+/// Is `name` one of the manifest's witnesses?
+bool is_witness(const Manifest& manifest, std::string_view owner);
+
+/// The run's settings with the manifest's defaults filled in: every setting that the algorithm has. An unknown name or
+/// a value outside its range is an error (denied) that names all of them.
 Result<Settings> complete_settings(const Manifest& manifest, const Settings& chosen);
 
 }  // namespace cloister::attest

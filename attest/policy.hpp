@@ -16,24 +16,31 @@ namespace cloister::attest {
 enum class Role { model, data, compute };
 std::string_view name(Role role);
 
+/// Names of owners, signers, submitters: 1 to 63 of a-z, 0-9, "-", starting with a letter or digit. "anyone" is none.
+bool valid_name(std::string_view name);
+/// Is `name` in `list`, or does the list say ["anyone"]? An empty list admits nobody.
+bool admits(const std::vector<std::string>& list, std::string_view name);
+
 /// A measurement that a policy accepts: in hex, or the name that a signed reference value (reference.hpp) gives it.
 struct AcceptedMeasurement {
-  Bytes value;              ///< 48 bytes; empty when named
+  Bytes value;  ///< 48 bytes; empty when named
   std::string named;
   base::PublicKey signed_by;  ///< when named
 };
 
 /// [aggregator], and [participants] when attested: which TEEs, started how.
 struct TeeRequirements {
-  std::vector<std::string> tee;     ///< kinds; "simulated" too needs simulated = true
+  std::vector<std::string> tee;  ///< kinds; "simulated" too needs simulated = true
   std::vector<AcceptedMeasurement> measurement;
-  std::vector<std::string> tcb;     ///< accepted statuses; the default ["up-to-date"] must be written out
-  std::optional<Time> tcb_date;     ///< floor
+  std::vector<std::string> tcb;         ///< accepted statuses; the default ["up-to-date"] must be written out
+  std::optional<Time> tcb_date;         ///< floor
   std::vector<std::string> advisories;  ///< tolerated ones; any other denies
-  bool debug = false;               ///< may the debug bit be set
-  bool simulated = false;           ///< may no hardware stand behind it
-  std::optional<std::vector<std::string>> platforms;  ///< identities; the compute owner's policy must list them
-  std::chrono::milliseconds renew{};  ///< evidence older than this is asked for again (required in [aggregator])
+  bool debug = false;                   ///< may the debug bit be set
+  bool simulated = false;               ///< may no hardware stand behind it
+  std::optional<std::vector<std::string>>
+      platforms;  ///< "kind:hex" identities; the compute owner's policy must list them
+  std::chrono::milliseconds
+      renew{};  ///< evidence older than this is asked for again; 0 (only in [participants]): never
 };
 
 struct StudyBounds {
@@ -41,9 +48,9 @@ struct StudyBounds {
   std::vector<std::string> participants_among;
   std::uint32_t runs_at_most = 0;
   std::uint32_t rounds_at_most = 0;  ///< train tasks of one run
-  std::string publish_model;       ///< "never" < "final" < "every-round": the most that may be published
-  std::string publish_evaluate;    ///< "never" < "final" < "every-round"
-  std::string publish_statistics;  ///< "never" < "cohort"
+  std::string publish_model;         ///< "never" < "final" < "every-round": the most that may be published
+  std::string publish_evaluate;      ///< "never" < "final" < "every-round"
+  std::string publish_statistics;    ///< "never" < "cohort"
 };
 
 struct TaskTrain {
@@ -79,9 +86,10 @@ struct DataPolicy {
   std::optional<TaskExact> statistics;
   std::optional<TaskExact> evaluate;
   StudyBounds study;
-  std::optional<TeeRequirements> own_tee;  ///< [node]: this hospital's own TEE platforms, when its node is attested
+  std::vector<std::string>
+      node_platforms;        ///< [node]: "kind:hex" of this owner's own TEE platforms; empty: not attested
   std::string privacy_unit;  ///< "none"; "patient" and "site" need an engine with noise
-  double epsilon = 0;
+  double epsilon = 0;        ///< 0 when the unit is "none"
   double delta = 0;
 };
 
@@ -112,7 +120,13 @@ struct Policy {
   std::string owner_text() const;  ///< "charite (data)"
 };
 
-/// Reads a policy. All mistakes at once, with file, line and nearest name.
+/// Reads a policy, at most 256 KiB. All mistakes at once, with file, line and nearest name.
 Result<Policy> parse_policy(std::string_view toml, std::string file);
+/// The paths of all keys that the schema asks for while it reads `toml`: docs/policies.md is tested against them.
+std::vector<std::string> policy_keys(std::string_view toml);
+
+/// What a signer signs: context "cloister policy v1" over the text.
+base::Signature sign_policy(const Policy& policy, const base::PrivateKey& signer);
+bool policy_signed(const Policy& policy, const base::PublicKey& signer, const base::Signature& signature);
 
 }  // namespace cloister::attest

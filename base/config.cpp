@@ -1,5 +1,6 @@
 #include "base/config.hpp"
 
+#include <algorithm>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -26,9 +27,9 @@ struct Section::State {
 };
 
 struct Section::Node {
-  std::string path;               // "study.participants", empty for the root
+  std::string path;                    // "study.participants", empty for the root
   const toml::table* table = nullptr;  // null: the section was missing, and that was said
-  toml::table own;                // what `table` points to for an element that is no table
+  toml::table own;                     // what `table` points to for an element that is no table
   std::uint32_t line = 1;
   std::vector<std::string> known;
 };
@@ -41,16 +42,26 @@ std::string join(const std::string& path, std::string_view key) {
 
 std::string_view type_name(const toml::node& n) {
   switch (n.type()) {
-    case toml::node_type::string: return "a string";
-    case toml::node_type::integer: return "an integer";
-    case toml::node_type::floating_point: return "a number";
-    case toml::node_type::boolean: return "true or false";
-    case toml::node_type::array: return "an array";
-    case toml::node_type::table: return "a table";
-    case toml::node_type::date: return "a date";
-    case toml::node_type::date_time: return "a date and time";
-    case toml::node_type::time: return "a time of day";
-    default: return "nothing";
+    case toml::node_type::string:
+      return "a string";
+    case toml::node_type::integer:
+      return "an integer";
+    case toml::node_type::floating_point:
+      return "a number";
+    case toml::node_type::boolean:
+      return "true or false";
+    case toml::node_type::array:
+      return "an array";
+    case toml::node_type::table:
+      return "a table";
+    case toml::node_type::date:
+      return "a date";
+    case toml::node_type::date_time:
+      return "a date and time";
+    case toml::node_type::time:
+      return "a time of day";
+    default:
+      return "nothing";
   }
 }
 
@@ -96,16 +107,17 @@ void Section::fail(std::string_view key, std::string what) {
 
 std::string Section::where(std::string_view key) const {
   const toml::node* n = node_->table == nullptr ? nullptr : node_->table->get(key);
-  return fmt::format("{}:{}: {}", state_->file, n != nullptr ? n->source().begin.line : node_->line, join(node_->path, key));
+  return fmt::format("{}:{}: {}", state_->file, n != nullptr ? n->source().begin.line : node_->line,
+                     join(node_->path, key));
 }
 
 namespace {
-constexpr std::string_view missing = "is missing, and absent means no: write it out";
+constexpr std::string_view said_missing = "is missing, and absent means no: write it out";
 }
 
-#define CLOISTER_REQUIRED(type, call, fallback)                       \
-  if (auto v = call) return *v;                                       \
-  if (!has(key) && node_->table != nullptr) fail(key, std::string(missing)); \
+#define CLOISTER_REQUIRED(type, call, fallback)                                   \
+  if (auto v = call) return *v;                                                   \
+  if (!has(key) && node_->table != nullptr) fail(key, std::string(said_missing)); \
   return fallback
 
 std::optional<std::string> Section::maybe_string(std::string_view key) {
@@ -115,7 +127,9 @@ std::optional<std::string> Section::maybe_string(std::string_view key) {
   fail(key, fmt::format("wanted a string, found {}", type_name(*n)));
   return {};
 }
-std::string Section::string(std::string_view key) { CLOISTER_REQUIRED(std::string, maybe_string(key), {}); }
+std::string Section::string(std::string_view key) {
+  CLOISTER_REQUIRED(std::string, maybe_string(key), {});
+}
 
 std::string Section::one_of(std::string_view key, const std::vector<std::string>& allowed) {
   const auto v = maybe_string(key);
@@ -151,7 +165,9 @@ std::optional<double> Section::maybe_number(std::string_view key) {
   fail(key, fmt::format("wanted a finite number, found {}", type_name(*n)));
   return {};
 }
-double Section::number(std::string_view key) { CLOISTER_REQUIRED(double, maybe_number(key), 0.0); }
+double Section::number(std::string_view key) {
+  CLOISTER_REQUIRED(double, maybe_number(key), 0.0);
+}
 
 std::optional<bool> Section::maybe_boolean(std::string_view key) {
   const toml::node* n = look(*node_, key);
@@ -160,7 +176,9 @@ std::optional<bool> Section::maybe_boolean(std::string_view key) {
   fail(key, fmt::format("wanted true or false, found {}", type_name(*n)));
   return {};
 }
-bool Section::boolean(std::string_view key) { CLOISTER_REQUIRED(bool, maybe_boolean(key), false); }
+bool Section::boolean(std::string_view key) {
+  CLOISTER_REQUIRED(bool, maybe_boolean(key), false);
+}
 
 std::optional<std::vector<std::string>> Section::maybe_strings(std::string_view key) {
   const toml::node* n = look(*node_, key);
@@ -191,7 +209,7 @@ std::vector<double> Section::numbers(std::string_view key) {
   std::vector<double> out;
   const toml::array* a = n == nullptr ? nullptr : n->as_array();
   if (a == nullptr) {
-    if (node_->table != nullptr) fail(key, n == nullptr ? std::string(missing) : "wanted an array of numbers");
+    if (node_->table != nullptr) fail(key, n == nullptr ? std::string(said_missing) : "wanted an array of numbers");
     return out;
   }
   for (const toml::node& e : *a) {
@@ -228,7 +246,7 @@ std::uint64_t Section::size(std::string_view key) {
 Time Section::time(std::string_view key) {
   const toml::node* n = look(*node_, key);
   if (n == nullptr) {
-    if (node_->table != nullptr) fail(key, std::string(missing));
+    if (node_->table != nullptr) fail(key, std::string(said_missing));
     return {};
   }
   const auto day = [](const toml::date& d) {
@@ -255,7 +273,7 @@ Time Section::time(std::string_view key) {
 PublicKey Section::key(std::string_view key) {
   const auto v = maybe_string(key);
   if (!v) {
-    if (!has(key) && node_->table != nullptr) fail(key, std::string(missing));
+    if (!has(key) && node_->table != nullptr) fail(key, std::string(said_missing));
     return {};
   }
   auto k = PublicKey::parse(*v, "");
@@ -267,7 +285,7 @@ PublicKey Section::key(std::string_view key) {
 Sha256 Section::digest(std::string_view key) {
   const auto v = maybe_string(key);
   if (!v) {
-    if (!has(key) && node_->table != nullptr) fail(key, std::string(missing));
+    if (!has(key) && node_->table != nullptr) fail(key, std::string(said_missing));
     return {};
   }
   auto d = parse_digest(*v, "");
@@ -290,7 +308,7 @@ std::optional<Section> Section::maybe_section(std::string_view key) {
 
 Section Section::section(std::string_view key) {
   if (auto s = maybe_section(key)) return *s;
-  if (node_->table != nullptr) fail(key, std::string(missing));
+  if (node_->table != nullptr) fail(key, std::string(said_missing));
   auto node = std::make_shared<Node>();
   node->path = join(node_->path, key);
   return Section(state_, std::move(node));
@@ -346,19 +364,36 @@ std::vector<std::string> Section::keys() const {
   return out;
 }
 
-bool Section::has(std::string_view key) const { return look(*node_, key) != nullptr; }
+bool Section::missing() const {
+  return node_->table == nullptr;
+}
+
+bool Section::plain() const {
+  return node_->table == &node_->own;
+}
+
+bool Section::has(std::string_view key) const {
+  return look(*node_, key) != nullptr;
+}
 
 Section::Kind Section::kind(std::string_view key) const {
   const toml::node* n = look(*node_, key);
   if (n == nullptr) return Kind::absent;
   switch (n->type()) {
-    case toml::node_type::string: return Kind::string;
-    case toml::node_type::integer: return Kind::integer;
-    case toml::node_type::floating_point: return Kind::number;
-    case toml::node_type::boolean: return Kind::boolean;
-    case toml::node_type::array: return Kind::array;
-    case toml::node_type::table: return Kind::table;
-    default: return Kind::time;
+    case toml::node_type::string:
+      return Kind::string;
+    case toml::node_type::integer:
+      return Kind::integer;
+    case toml::node_type::floating_point:
+      return Kind::number;
+    case toml::node_type::boolean:
+      return Kind::boolean;
+    case toml::node_type::array:
+      return Kind::array;
+    case toml::node_type::table:
+      return Kind::table;
+    default:
+      return Kind::time;
   }
 }
 
@@ -382,6 +417,23 @@ Section Config::root() {
   return Section(state_, std::move(node));
 }
 
+std::vector<std::string> Config::known() const {
+  std::set<std::string> out;
+  for (const auto& node : state_->nodes) {
+    if (node->table == &node->own) continue;
+    for (const std::string& key : node->known) {
+      std::string path;
+      bool index = false;
+      for (const char c : join(node->path, key)) {
+        if (!index || c == ']') path += c;
+        if (c == '[' || c == ']') index = c == '[';
+      }
+      out.insert(std::move(path));
+    }
+  }
+  return {out.begin(), out.end()};
+}
+
 Result<void> Config::finish() {
   for (const auto& node : state_->nodes) {
     if (node->table == nullptr) continue;
@@ -389,13 +441,15 @@ Result<void> Config::finish() {
       const std::string key(k.str());
       if (std::find(node->known.begin(), node->known.end(), key) != node->known.end()) continue;
       const std::string close = nearest(key, node->known);
-      state_->mistakes.emplace_back(k.source().begin.line,
-                                    fmt::format("{}: no such setting{}", join(node->path, key),
-                                                close.empty() ? "" : fmt::format("; did you mean {}?", join(node->path, close))));
+      state_->mistakes.emplace_back(
+          k.source().begin.line,
+          fmt::format("{}: no such setting{}", join(node->path, key),
+                      close.empty() ? "" : fmt::format("; did you mean {}?", join(node->path, close))));
     }
   }
   if (state_->mistakes.empty()) return {};
-  std::stable_sort(state_->mistakes.begin(), state_->mistakes.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::stable_sort(state_->mistakes.begin(), state_->mistakes.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
   std::string where, what;
   for (const auto& [line, mistake] : state_->mistakes) {
     if (where.empty())

@@ -1,6 +1,6 @@
 #pragma once
-// TOML files under one strict schema each. All mistakes come at once, every one with file, line, path and, for an unknown key,
-// the nearest known name. A schema is the function that reads it: what it does not ask for is unknown.
+// TOML files under one strict schema each. All mistakes come at once, every one with file, line, path and, for an
+// unknown key, the nearest known name. A schema is the function that reads it: what it does not ask for is unknown.
 
 #include <chrono>
 #include <cstdint>
@@ -16,8 +16,9 @@
 
 namespace cloister::base {
 
-/// A table of a TOML file while it is being read. A getter that fails records the mistake and gives a default, so that reading
-/// goes on; Config::finish() then fails. Required unless the name says `maybe_`. A Section does not outlive its Config.
+/// A table of a TOML file while it is being read. A getter that fails records the mistake and gives a default, so that
+/// reading goes on; Config::finish() then fails. Required unless the name says `maybe_`. A Section does not outlive its
+/// Config.
 class Section {
  public:
   std::string string(std::string_view key);
@@ -45,12 +46,17 @@ class Section {
   Section section(std::string_view key);
   std::optional<Section> maybe_section(std::string_view key);
   std::vector<Section> sections(std::string_view key);  ///< [[key]] or an array of inline tables; absent gives none
-  std::vector<std::string> keys() const;                ///< in file order; marks all of them known (a table of free names)
+  std::vector<std::string> keys() const;  ///< in file order; marks all of them known (a table of free names)
   bool has(std::string_view key) const;
   enum class Kind { absent, string, integer, number, boolean, array, table, time };
   Kind kind(std::string_view key) const;
   /// The elements of a mixed array: a string becomes a section with the single key "value".
   std::vector<Section> elements(std::string_view key);
+
+  /// An element that is no table (see elements()).
+  bool plain() const;
+  /// A required section that is not there: that was recorded, and nothing in it needs recording.
+  bool missing() const;
 
   /// Records a mistake at `key` of this table.
   void fail(std::string_view key, std::string what);
@@ -61,7 +67,8 @@ class Section {
   friend class Config;
   struct State;
   struct Node;
-  Section(std::shared_ptr<State> state, std::shared_ptr<Node> node) : state_(std::move(state)), node_(std::move(node)) {}
+  Section(std::shared_ptr<State> state, std::shared_ptr<Node> node)
+      : state_(std::move(state)), node_(std::move(node)) {}
   std::shared_ptr<State> state_;
   std::shared_ptr<Node> node_;
 };
@@ -73,6 +80,8 @@ class Config {
   Section root();
   /// Adds unknown keys to the mistakes; fails with all of them, a line each.
   Result<void> finish();
+  /// The paths that the schema asked for so far, sorted; elements of arrays as "aggregator.measurement[].name".
+  std::vector<std::string> known() const;
 
  private:
   explicit Config(std::shared_ptr<Section::State> state) : state_(std::move(state)) {}
