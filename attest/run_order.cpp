@@ -23,23 +23,6 @@ Bytes ordered_bytes(const RunOrder& o) {
   return Writer().u64(o.run).field(o.submission()).raw(o.submitted).bytes();
 }
 
-void read_submission(View bytes, Reader& outer, RunOrder& out) {
-  Reader r("submission", bytes);
-  if (r.string("format", 64) != submission_format) r.fail("format", "wanted \"cloister submission 1\"");
-  out.charter = r.array<32>("charter");
-  out.submitter = r.string("submitter", 64);
-  std::string last;
-  for (std::uint32_t n = r.u32("settings"); n > 0 && r.ok(); --n) {
-    std::string name = r.string("setting", 64);
-    if (name <= last) r.fail("settings", "must be sorted by name, no two alike");
-    out.settings[name] = std::bit_cast<double>(r.u64("setting's value"));
-    last = std::move(name);
-  }
-  out.nonce = r.array<16>("nonce");
-  out.note = r.string("note", 4096);
-  if (auto done = r.finish(); !done && outer.ok()) outer.fail("submission", done.error().text());
-}
-
 const Submitter* find_submitter(const Charter& charter, const std::string& name) {
   const Policy* policy = charter.policy(charter.manifest.model_owner().owner);
   for (const Submitter& s : policy->model()->submitters)
@@ -74,15 +57,41 @@ Bytes RunOrder::serialize() const {
   return Writer().field(order_format).u64(run).field(submission()).raw(submitted).raw(ordered).bytes();
 }
 
+Result<RunOrder> RunOrder::parse_submission(View bytes) {
+  if (bytes.size() > largest_order) return malformed("submission", fmt::format("larger than {} bytes", largest_order));
+  Reader r("submission", bytes);
+  if (const std::string format = r.string("format", 64); r.ok() && format != submission_format)
+    return unsupported("submission", fmt::format("wanted \"{}\", found \"{}\"", submission_format, format));
+  RunOrder out;
+  out.charter = r.array<32>("charter");
+  out.submitter = r.string("submitter", 64);
+  std::string last;
+  for (std::uint32_t n = r.u32("settings"); n > 0 && r.ok(); --n) {
+    std::string name = r.string("setting", 64);
+    if (name <= last) r.fail("settings", "must be sorted by name, no two alike");
+    out.settings[name] = std::bit_cast<double>(r.u64("setting's value"));
+    last = std::move(name);
+  }
+  out.nonce = r.array<16>("nonce");
+  out.note = r.string("note", 4096);
+  if (auto done = r.finish(); !done) return done.error();
+  return out;
+}
+
 Result<RunOrder> RunOrder::parse(View bytes) {
   if (bytes.size() > largest_order) return malformed("run order", fmt::format("larger than {} bytes", largest_order));
   Reader r("run order", bytes);
   if (const std::string format = r.string("format", 64); r.ok() && format != order_format)
     return unsupported("run order", fmt::format("wanted \"{}\", found \"{}\"", order_format, format));
+  const std::uint64_t run = r.u64("run");
   RunOrder out;
-  out.run = r.u64("run");
   const View submission = r.field("submission", largest_order);
-  if (r.ok()) read_submission(submission, r, out);
+  if (r.ok()) {
+    auto parsed = parse_submission(submission);
+    if (!parsed) return parsed.error();
+    out = *std::move(parsed);
+    out.run = run;
+  }
   out.submitted = r.array<64>("submitted");
   out.ordered = r.array<64>("ordered");
   if (auto done = r.finish(); !done) return done.error();

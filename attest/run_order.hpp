@@ -21,6 +21,8 @@ struct RunOrder {
   Bytes serialize() const;
   /// At most 64 KiB. Checks no signature: judge_order does.
   static Result<RunOrder> parse(View bytes);
+  /// Reads the bytes of submission() alone: run is 0, both signatures zero.
+  static Result<RunOrder> parse_submission(View bytes);
 };
 
 /// Signatures by a submitter of the model owner's policy and by the charter's order key; run within the charter's

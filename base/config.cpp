@@ -1,6 +1,5 @@
 #include "base/config.hpp"
 
-#include <algorithm>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 

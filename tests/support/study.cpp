@@ -156,7 +156,7 @@ weight_decay = 0.0
 split = {{ from = 0, to = 1000, otherwise = 0 }}
 
 [statistics]
-kinds = ["mean", "variance", "count"]
+kinds = ["mean", "variance", "frequency"]
 minimum_count = 10
 
 [evaluate]
@@ -226,7 +226,7 @@ std::string Study::policy_text(const Keys& k) const {
       fmt::format("\n[tasks]\ntrain = {{ trainer = [\"{}\"], algorithms = [\"fedavg\", \"fedprox\", \"fedadam\"] }}\n",
                   base::digest_text(options.trainer.value_or(some_digest("trainer"))));
   out +=
-      "statistics = { kinds = [\"mean\", \"variance\", \"count\"], minimum_count = 10, at_most = 2, exact = true }\n";
+      "statistics = { kinds = [\"mean\", \"variance\", \"frequency\"], minimum_count = 10, at_most = 2, exact = true }\n";
   out += "evaluate = { kinds = [\"auc\"], minimum_count = 10, at_most = 50, exact = true }\n";
   out += bounds + "\n[privacy]\nunit = \"none\"\n";
   if (options.attested_participants)
