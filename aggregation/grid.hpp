@@ -14,12 +14,14 @@ namespace cloister::aggregation {
 struct Range {
   double at_least = 0, at_most = 0;
   double magnitude() const;
+  bool operator==(const Range&) const = default;
 };
 
 /// What an update of one task looks like: its schema and a range per tensor.
 struct UpdateFormat {
   Schema schema;
   std::vector<Range> ranges;  ///< one per tensor
+  bool operator==(const UpdateFormat&) const = default;
 };
 
 /// The format of a train task's update: float32 deltas (after minus before) with |delta| <= value_bound.
@@ -36,7 +38,8 @@ struct Bounds {
 struct TensorGrid {
   int fraction_bits = 0;          ///< f
   std::uint64_t magnitude = 0;    ///< ceil(R * 2^f)
-  double rounding_error() const;  ///< of one value: 2^-(f+1); 0 for int64
+  double rounding_error() const;  ///< of one value: 2^-(f+1)
+  bool operator==(const TensorGrid&) const = default;
 };
 
 struct Grid {
@@ -46,6 +49,7 @@ struct Grid {
   static Result<Grid> make(const UpdateFormat& format, const Bounds& bounds);
   /// A sentence for people: "values are summed exactly after rounding to 2^-36; a value is off by at most 7.3e-12".
   std::string explain() const;
+  bool operator==(const Grid&) const = default;
 };
 
 /// The rule above for one tensor. `d`: coordinates whose squares are added together. Nothing when f = 0 is too much.

@@ -53,12 +53,11 @@ Result<void> Sum::add(const CompleteUpdate& update, std::uint64_t weight, unsign
     return base::denied("update.weight", fmt::format("wanted 1 to {}, found {}", bounds_.weight_at_most, weight));
   if (contributors_ >= bounds_.contributors_at_most)
     return base::denied("round.contributors", fmt::format("wanted at most {}, found one more", contributors_));
-  if (update.format() != format_ && !(update.format()->schema == format_->schema))
-    return base::denied("update.schema", fmt::format("wanted {}, found {}", base::digest_text(format_->schema.digest()),
+  // What was checked at staging must be what this sum's grid was made for.
+  if (update.format() != format_ && *update.format() != *format_)
+    return base::denied("update.format", fmt::format("wanted an update staged for schema {} and its ranges, found {}",
+                                                     base::digest_text(format_->schema.digest()),
                                                      base::digest_text(update.format()->schema.digest())));
-  // The bounds that were checked at staging are the sum's: the same format object, or none of this can hold.
-  if (update.format() != format_)
-    return base::denied("update.format", "wanted an update staged for this round, found one staged for another");
   for (std::size_t t = 0; t < grid_.tensors.size(); ++t) add_tensor(t, update.tensor(t), weight, threads);
   ++contributors_;
   weight_ += weight;
@@ -89,7 +88,9 @@ void Sum::add_tensor(std::size_t tensor, View values, std::uint64_t weight, unsi
 }
 
 Result<void> Sum::merge(Sum&& other) {
-  if (other.format_ != format_) return base::denied("sum.format", "wanted a sum of the same round, found another");
+  if (other.format_ != format_ && *other.format_ != *format_)
+    return base::denied("sum.format", "wanted a sum of the same round, found another");
+  if (other.grid_ != grid_) return base::denied("sum.grid", "wanted a sum on the same grid, found other bounds");
   if (other.contributors_ > bounds_.contributors_at_most - contributors_)
     return base::denied("round.contributors", fmt::format("wanted at most {}, found {}", bounds_.contributors_at_most,
                                                           contributors_ + other.contributors_));
