@@ -98,7 +98,8 @@ Result<const Algorithm*> find_algorithm(std::string_view name) {
   std::string known;
   for (const Algorithm& algorithm : algorithms()) {
     if (algorithm.name == name) return &algorithm;
-    known += (known.empty() ? "" : ", ") + std::string(algorithm.name);
+    if (!known.empty()) known += ", ";
+    known += algorithm.name;
   }
   return base::unsupported("algorithm", fmt::format("wanted one of {}, found \"{}\"", known, name));
 }

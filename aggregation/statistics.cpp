@@ -250,7 +250,10 @@ base::Sha256 Statistics::digest() const {
 
 std::string Statistics::json() const {
   std::string out = fmt::format(R"({{"at_least":{},"columns":[)", at_least);
-  for (const ColumnStatistic& s : columns) out += (&s == columns.data() ? "" : ",") + to_json(s);
+  for (const ColumnStatistic& s : columns) {
+    if (&s != columns.data()) out += ',';
+    out += to_json(s);
+  }
   return out + "]}";
 }
 
