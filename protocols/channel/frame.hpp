@@ -15,6 +15,27 @@ inline constexpr std::size_t header_size = 16;
 inline constexpr std::size_t message_cap = 4 << 20;  ///< of a control message; a charter travels in one
 inline constexpr std::size_t data_cap = 1 << 20;     ///< of a data frame
 
+/// The largest payload of a type: what is read before the peer has proven itself is small.
+constexpr std::size_t cap(MessageType type) {
+  switch (type) {
+    case messages::DATA:
+      return data_cap;
+    case messages::HELLO:
+      return 64 << 10;
+    case messages::AUTHENTICATOR_REQUEST:
+      return 2 << 10;
+    case messages::AUTHENTICATOR:
+      return 160 << 10;
+    case messages::ACCEPTED:
+    case messages::READY:
+      return 1 << 10;
+    case messages::REFUSAL:
+      return 256 << 10;
+    default:
+      return message_cap;
+  }
+}
+
 struct Header {
   MessageType type = messages::UNSET;
   std::uint64_t length = 0;

@@ -1,0 +1,250 @@
+#include "protocols/channel/connection.hpp"
+
+#include <cstring>
+#include <fmt/format.h>
+
+namespace cloister::protocols::channel {
+
+namespace {
+
+constexpr std::size_t data_frame = 256 << 10;  // what send_data cuts into: it stays in the cache while it is encrypted
+constexpr std::size_t kept_frames_cap = 64;    // while evidence is awaited
+constexpr std::size_t kept_bytes_cap = 64 << 20;
+constexpr std::size_t contexts_cap = 4096;  // requests for evidence on one connection
+constexpr std::chrono::milliseconds refusal_linger{2000};
+constexpr std::size_t findings_cap = 64, text_cap = 2048;
+
+/// A peer's words for a log or a terminal: no control characters, no endless lines.
+std::string tame(const std::string& s) {
+  std::string out = s.substr(0, text_cap);
+  for (char& c : out)
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = ' ';
+  return out;
+}
+
+struct Flag {
+  bool& flag;
+  explicit Flag(bool& f) : flag(f) { flag = true; }
+  ~Flag() { flag = false; }
+};
+
+}  // namespace
+
+FramedConnection::FramedConnection(std::unique_ptr<Tls> tls, Tls::Role role, std::string owner)
+    : tls_(std::move(tls)), role_(role), owner_(std::move(owner)) {}
+
+awaitable<void> FramedConnection::write(View head, View body) {
+  std::exception_ptr cut;
+  try {
+    co_await tls_->write(head, body);
+  } catch (const Exception& e) {
+    if (receiving_ || e.error().kind != Error::Kind::unavailable) throw;
+    cut = std::current_exception();
+  }
+  if (!cut) co_return;
+  // The peer went while we sent. What it said last, a refusal perhaps, is worth more than "connection reset".
+  try {
+    Frame last;
+    for (;;) co_await with_deadline(receive_raw(last), std::chrono::steady_clock::now() + refusal_linger, name());
+  } catch (const Refused&) {
+    throw;
+  } catch (const std::exception&) {
+    std::rethrow_exception(cut);
+  }
+}
+
+awaitable<void> FramedConnection::send(MessageType type, const google::protobuf::MessageLite& message) {
+  Bytes bytes(message.ByteSizeLong());
+  if (bytes.size() > cap(type))
+    throw Exception(base::malformed(
+        name(), fmt::format("{} of {} bytes, at most {} go", type_text(type), bytes.size(), cap(type))));
+  if (!message.SerializeToArray(bytes.data(), static_cast<int>(bytes.size())))
+    throw std::logic_error("a message does not serialize");
+  const auto head = encode(Header{type, bytes.size()});
+  co_await write(head, bytes);
+}
+
+awaitable<void> FramedConnection::send_data(View bytes) {
+  while (!bytes.empty()) {
+    const View part = bytes.first(std::min(bytes.size(), data_frame));
+    const auto head = encode(Header{messages::DATA, part.size()});
+    co_await write(head, part);
+    bytes = bytes.subspan(part.size());
+  }
+}
+
+awaitable<void> FramedConnection::fill(std::span<std::uint8_t> into, std::size_t& have, bool inside_frame) {
+  while (have < into.size()) {
+    try {
+      have += co_await tls_->read_some(into.subspan(have));
+    } catch (const Exception& e) {
+      if (e.error().kind != Error::Kind::unavailable || (!inside_frame && have == 0)) throw;
+      throw Exception(base::unavailable(e.error().where, e.error().what + ", in the middle of a frame"));
+    }
+  }
+}
+
+awaitable<void> FramedConnection::receive_raw(Frame& into) {
+  if (receiving_) throw std::logic_error("two coroutines receive on one connection");
+  Flag receiving(receiving_);
+  if (!header_) {
+    co_await fill(head_, head_have_, false);
+    head_have_ = 0;
+    auto header = decode(head_);
+    if (!header) {
+      close();  // the framing is lost; nothing after this means anything
+      throw Exception(Error{header.error().kind, name() + ": " + header.error().where, header.error().what});
+    }
+    header_ = *header;
+    payload_have_ = 0;
+    payload_.resize(header_->length);
+  }
+  co_await fill(payload_, payload_have_, true);
+  into.type = header_->type;
+  std::swap(into.payload, payload_);
+  header_.reset();
+  if (into.type == messages::REFUSAL) throw refused_by_peer(into, name());
+}
+
+awaitable<void> FramedConnection::receive(Frame& into) {
+  if (!kept_.empty()) {
+    into = std::move(kept_.front());
+    kept_.pop_front();
+    kept_bytes_ -= into.payload.size();
+    co_return;
+  }
+  for (;;) {
+    co_await receive_raw(into);
+    if (into.type == messages::AUTHENTICATOR_REQUEST && identity_) {
+      const Bytes request = base::copy(base::view(parse<messages::AuthenticatorRequest>(into).request()));
+      co_await answer_again(request);
+    } else if (into.type == messages::ACCEPTED && awaits_accepted_) {
+      awaits_accepted_ = false;
+    } else {
+      co_return;
+    }
+  }
+}
+
+awaitable<Frame> FramedConnection::receive() {
+  Frame frame;
+  co_await receive(frame);
+  co_return frame;
+}
+
+void FramedConnection::keep(Frame frame) {
+  kept_bytes_ += frame.payload.size();
+  if (kept_.size() >= kept_frames_cap || kept_bytes_ > kept_bytes_cap)
+    throw Exception(base::malformed(
+        name(), "got a stream of frames while waiting for an Authenticator: evidence is renewed between rounds"));
+  kept_.push_back(std::move(frame));
+}
+
+AuthenticatorKeys FramedConnection::authenticator_keys(Prover prover) const {
+  return {tls_->hash(), tls_->exporter(handshake_context_label(prover), {}, tls_->hash_size()),
+          tls_->exporter(finished_key_label(prover), {}, tls_->hash_size())};
+}
+
+Array<64> FramedConnection::report_data(Prover prover, bool own, const RequestContext& context) const {
+  const Bytes exporter = tls_->exporter(attestation_label, context, 32);
+  const auto& mine = tls_->own_key();
+  const auto& theirs = tls_->peer_key();
+  return channel_report_data(prover, own ? mine : theirs, own ? theirs : mine, exporter,
+                             prover == Prover::server ? View(record_) : View());
+}
+
+Bytes FramedConnection::answer_request(Prover prover, View request, const attest::Attester* attester) {
+  auto context = parse_request(prover, request);
+  if (!context)
+    throw Exception(Error{context.error().kind, name() + ": " + context.error().where, context.error().what});
+  // RFC 9261 section 4: a certificate_request_context is unique within its connection.
+  if (used_contexts_.size() >= contexts_cap || !used_contexts_.insert(*context).second)
+    throw Exception(base::untrusted(name(), used_contexts_.size() >= contexts_cap
+                                                ? "asked for evidence too often on one connection"
+                                                : "used a request context twice: wanted 32 fresh random bytes"));
+  const auto keys = authenticator_keys(prover);
+  if (attester == nullptr) return make_empty_authenticator(keys, request, *context);
+  auto evidence = (*attester)(report_data(prover, /*own=*/true, *context));
+  if (!evidence)
+    throw Exception(base::unavailable(name(), "no evidence to be had for this side: " + evidence.error().text()));
+  if (evidence->size() > evidence_cap)
+    throw Exception(
+        base::malformed(name(), fmt::format("evidence of {} bytes, at most {} fit", evidence->size(), evidence_cap)));
+  return make_authenticator(keys, request, *context, tls_->own_certificate(), *evidence, tls_->own_private_key());
+}
+
+awaitable<void> FramedConnection::answer_again(View request) {
+  const Bytes grant = identity_->grant();
+  if (grant.empty()) {
+    messages::Refusal refusal = refusal_message({}, "the grant has ended and is not renewed yet", /*retry=*/true);
+    co_await send(messages::REFUSAL, refusal);
+    throw Exception(base::expired(name(), "asked for evidence while no grant is in force"));
+  }
+  messages::Hello hello;
+  hello.set_version(1);
+  hello.set_charter(base::text(identity_->charter));
+  hello.set_record(base::text(identity_->record));
+  hello.set_grant(base::text(grant));
+  hello.set_software(identity_->software);
+  messages::Authenticator answer;
+  answer.set_authenticator(base::text(answer_request(Prover::server, request, &identity_->attester)));
+  co_await send(messages::HELLO, hello);
+  co_await send(messages::AUTHENTICATOR, answer);
+  awaits_accepted_ = true;
+}
+
+messages::Refusal refusal_message(const attest::Decision& decision, const std::string& reason, bool retry) {
+  messages::Refusal out;
+  out.set_reason(reason);
+  out.set_retry(retry);
+  for (const auto& f : decision.refusals()) {
+    auto* to = out.add_findings();
+    to->set_owner(f.owner);
+    to->set_requirement(f.requirement);
+    to->set_wanted(f.wanted);
+    to->set_found(f.found);
+    to->set_remedy(f.remedy);
+  }
+  return out;
+}
+
+Refused refused_by_peer(const Frame& frame, const std::string& peer) {
+  const auto refusal = parse<messages::Refusal>(frame);
+  attest::Decision decision;
+  for (const auto& f : refusal.findings()) {
+    if (decision.findings.size() == findings_cap) break;
+    decision.add({false, tame(f.owner()), tame(f.requirement()), tame(f.wanted()), tame(f.found()), tame(f.remedy())});
+  }
+  std::string what = "refused this side";
+  if (!refusal.reason().empty()) what += ": " + tame(refusal.reason());
+  for (const auto& f : decision.findings) what += "\n" + f.text();
+  auto error = refusal.retry() ? base::unavailable(peer, what) : base::denied(peer, what);
+  return Refused(std::move(error), std::move(decision), /*by_peer=*/true, refusal.retry());
+}
+
+attest::Finding unmet(std::string requirement, std::string wanted, std::string found, std::string remedy) {
+  return {false, "charter", std::move(requirement), std::move(wanted), std::move(found), std::move(remedy)};
+}
+
+attest::Decision denial(attest::Finding finding) {
+  attest::Decision out;
+  out.add(std::move(finding));
+  return out;
+}
+
+awaitable<void> refuse_and_throw(std::shared_ptr<FramedConnection> connection, attest::Decision decision,
+                                 std::string reason, bool retry, std::shared_ptr<base::Log> log) {
+  const std::string peer = connection->name();
+  if (log) attest::log_refusals(*log, decision, peer);
+  std::string what = reason.empty() ? std::string() : reason + "\n";
+  what += decision.findings.empty() ? std::string() : decision.explain();
+  co_await refuse(connection, decision, reason, retry);
+  throw Refused(retry ? base::unavailable(peer, what) : base::denied(peer, what), std::move(decision),
+                /*by_peer=*/false, retry);
+}
+
+std::string type_text(MessageType type) {
+  return messages::MessageType_IsValid(type) ? messages::MessageType_Name(type) : std::to_string(type);
+}
+
+}  // namespace cloister::protocols::channel
