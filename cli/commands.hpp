@@ -7,7 +7,16 @@
 
 namespace cloister::cli {
 
+void setup_keygen(CLI::App& app, Context& context);     // keygen.cpp
+void setup_reference(CLI::App& app, Context& context);  // keygen.cpp
+void setup_policy(CLI::App& app, Context& context);     // policy.cpp
+void setup_charter(CLI::App& app, Context& context);    // charter.cpp
+
 inline const std::vector<Setup> subcommands = {
+    setup_keygen,
+    setup_reference,
+    setup_policy,
+    setup_charter,
 };
 
 }  // namespace cloister::cli
