@@ -71,6 +71,11 @@ struct Receive {
   std::uint64_t offset = 0;
   std::uint64_t length = 0;
 };
+/// The owner's next `length` bytes of DATA frames belong to a round that closed while they were on their way.
+struct Swallow {
+  std::string owner;
+  std::uint64_t length = 0;
+};
 /// Forget the slot; what is still on its way for it is swallowed.
 struct DropSlot {
   std::string owner;
@@ -113,8 +118,9 @@ struct LogRefusal {
   attest::Decision decision;
 };
 
-using AggregatorStep = std::variant<SendTo, SendModel, BeginTask, OpenSlot, Receive, DropSlot, Add, Reduce, SetDeadline,
-                                    ClearDeadline, Report, Record, PublishResult, Refuse, LogRefusal, Finish>;
+using AggregatorStep =
+    std::variant<SendTo, SendModel, BeginTask, OpenSlot, Receive, Swallow, DropSlot, Add, Reduce, SetDeadline,
+                 ClearDeadline, Report, Record, PublishResult, Refuse, LogRefusal, Finish>;
 using AggregatorSteps = std::vector<AggregatorStep>;
 
 class Aggregator {
@@ -137,6 +143,8 @@ class Aggregator {
   /// A frame that is no message of a round, or does not parse.
   AggregatorSteps unexpected(const std::string& owner, std::string_view what);
   AggregatorSteps data_unexpected(const std::string& owner);
+
+  AggregatorSteps model_sent(const std::string& owner);  ///< the last byte of a SendModel: for the status only
 
   // Slots. Answers for a round that is over are ignored.
   AggregatorSteps slot_open(const std::string& owner, std::uint32_t round, std::uint64_t offset);

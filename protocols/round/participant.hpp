@@ -16,8 +16,10 @@ namespace cloister::protocols::round {
 struct ParticipantRecord {
   std::uint64_t run = 0;
   std::optional<base::PublicKey> receipt_key;  ///< the one that this run is served under
+  base::Sha256 order{};                        ///< SHA-256 of the serialized run order, once an offer was answered
   std::uint32_t answered = 0;                  ///< last round whose offer was charged, 0: none
   base::Sha256 offer{};                        ///< offer_digest of that offer
+  std::vector<std::string> cohort;             ///< of that offer
   std::uint32_t stored = 0;                    ///< last round whose update was stored, 0: none
   base::Sha256 update{};                       ///< its digest
   std::uint64_t update_length = 0;
