@@ -10,6 +10,7 @@ add_library(cloister_flags INTERFACE)
 target_compile_features(cloister_flags INTERFACE cxx_std_20)
 target_compile_options(cloister_flags INTERFACE
   -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wnon-virtual-dtor
+  -Wno-restrict                # GCC 12 sees one in "literal" + std::string that is not there (GCC bug 105651)
   -ffp-contract=off            # the same bits on every machine (docs/how-it-works.md, "Same bits")
   -fstack-protector-strong)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import json
 import pathlib
 import shutil
 import string
@@ -38,8 +39,7 @@ class Options:
     channel_deadline: str = "15s"
     attested: tuple[str, ...] = ()             # hospitals whose node and trainer run in their own simulated TEE
     demand_attested: bool = False              # the model owner's [participants]
-    patched_aggregator: bool = False           # the cloud starts a patched binary ...
-    cloud_accepts_patched: bool = False        # ... and its own policy lists it
+    cloud_accepts_patched: bool = False        # the cloud's own policy lists the patched aggregator too
     rounds_at_most: dict[str, int] = dataclasses.field(default_factory=dict)     # by hospital
     publish_model: dict[str, str] = dataclasses.field(default_factory=dict)      # by hospital
     founders_check: bool = True                # run `charter check` before anything starts
@@ -115,19 +115,20 @@ class Study:
     def _binaries_and_platforms(self) -> None:
         store = self.owner(COMPUTE_OWNER) / "aggregators"
         store.mkdir()
-        genuine = store / "cloister-aggregator"
-        shutil.copy2(self.tools.path("cloister-aggregator"), genuine)
-        self.measurement = self._measure(genuine)
-        self.started = genuine
-        self.patched_measurement = None
-        if self.options.patched_aggregator:
-            self.started = store / "cloister-aggregator.patched"
-            self.patched_at = patch_one_byte(genuine, self.started)
-            self.patched_measurement = self._measure(self.started)
+        self.aggregator = store / "cloister-aggregator"
+        shutil.copy2(self.tools.path("cloister-aggregator"), self.aggregator)
+        self.measurement = self._measure(self.aggregator)
+        self.patched = self.folder / "cloister-aggregator.patched"
+        self.patched_at = patch_one_byte(self.aggregator, self.patched)
+        self.patched_measurement = self._measure(self.patched)
         self.platform = self._platform(COMPUTE_OWNER)
         self.platforms = {o: self._platform(o) for o in self.options.attested}
         self.trainer = self.tools.run("cloister-trainer", "digest").stdout.split()[0]
         self.node_measurement = self._measure(pathlib.Path(self.tools.path("cloister")), "participant", "guest")
+
+    def swap_aggregator(self) -> None:
+        """What the cloud's root can do: another file under the name that the launcher measured when it started."""
+        self.patched.replace(self.aggregator)
 
     def _measure(self, binary: pathlib.Path, *arguments: str) -> str:
         return self.tools.json("measure", binary, "--", *arguments)["measurement"]
@@ -193,8 +194,6 @@ class Study:
         self.manifest.write_text(fill("manifest.toml", initial_model="sha256:" + "0" * 64,
                                       tensors='[[model.tensors]]\nname = "weight"\nshape = [1]\ndtype = "float32"\n', **values))
         made = self.tools.run("cloister-trainer", "init", "--manifest", self.manifest, "--out", self.owner(MODEL_OWNER) / "initial.model", "--json")
-        import json
-
         made = json.loads(made.stdout)
         self.manifest.write_text(fill("manifest.toml", initial_model=made["digest"], tensors=made["tensors"], **values))
 
@@ -222,10 +221,32 @@ class Study:
             shutil.copy2(self.charter, self.owner(owner) / "charter.bin")
 
     def _launcher_toml(self) -> str:
-        return ""
+        return f"""charters = ["charter.bin"]
+log = "launcher.log"
+work = "instances"
+grant_lifetime = "15m"
+keys = {{ tls = "keys/tls.key", grant = "keys/grant.key" }}
+
+[tee]
+kind = "simulated"
+program = "{self.tools.path('cloister-simulated-tee')}"
+platform = "platform"
+
+[[aggregator]]
+program = "aggregators/cloister-aggregator"
+"""
 
     def _coordinator_toml(self) -> str:
-        return ""
+        return """database = "database"
+log = "coordinator.log"
+instance_idle = "30s"
+keys = { tls = "keys/tls.key", order = "keys/order.key" }
+
+[[study]]
+charter = "charter.bin"
+policy = "heartlab.policy.toml"
+initial_model = "initial.model"
+"""
 
     def _participant_toml(self, owner: str) -> str:
         return ""
