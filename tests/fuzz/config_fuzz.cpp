@@ -45,5 +45,6 @@ owner = "usz"
 [study]
 rounds = { at_most = 5 }
 )";
-  return {base::copy(base::view(toml)), base::copy(base::view("a = 1979-05-27T07:32:00-08:00\n[a.b]\nc = [[1], [\"x\"]]\n"))};
+  return {base::copy(base::view(toml)),
+          base::copy(base::view("a = 1979-05-27T07:32:00-08:00\n[a.b]\nc = [[1], [\"x\"]]\n"))};
 }

@@ -1,7 +1,7 @@
 #pragma once
-// What a fuzz target gives: the function that libFuzzer calls, and well-formed inputs to start from, made by our own writers.
-// Under ctest replay.cpp feeds each target its seeds and thousands of their mutations; with -DCLOISTER_FUZZ=ON and clang the same
-// files become libFuzzer programs.
+// What a fuzz target gives: the function that libFuzzer calls, and well-formed inputs to start from, made by our own
+// writers. Under ctest replay.cpp feeds each target its seeds and thousands of their mutations; with -DCLOISTER_FUZZ=ON
+// and clang the same files become libFuzzer programs.
 
 #include <cstddef>
 #include <cstdint>

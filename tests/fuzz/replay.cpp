@@ -1,5 +1,6 @@
-// The replaying main: seeds, every truncation, bit flips, splices and length-field edits of them, and the files given as arguments
-// (an input that libFuzzer once found). Deterministic; prints its seed. A crash, an abort or a sanitizer report is the failure.
+// The replaying main: seeds, every truncation, bit flips, splices and length-field edits of them, and the files given
+// as arguments (an input that libFuzzer once found). Deterministic; prints its seed. A crash, an abort or a sanitizer
+// report is the failure.
 
 #include <cstdio>
 #include <cstdlib>
@@ -24,10 +25,18 @@ Bytes mutated(const std::vector<Bytes>& seeds, std::mt19937_64& rng) {
   for (std::uint64_t n = 1 + rng() % 4; n > 0 && !out.empty(); --n) {
     const std::size_t at = rng() % out.size();
     switch (rng() % 6) {
-      case 0: out[at] ^= static_cast<std::uint8_t>(1u << rng() % 8); break;
-      case 1: out[at] = static_cast<std::uint8_t>(rng()); break;
-      case 2: out.resize(at); break;
-      case 3: out.insert(out.begin() + static_cast<std::ptrdiff_t>(at), static_cast<std::uint8_t>(rng())); break;
+      case 0:
+        out[at] ^= static_cast<std::uint8_t>(1u << rng() % 8);
+        break;
+      case 1:
+        out[at] = static_cast<std::uint8_t>(rng());
+        break;
+      case 2:
+        out.resize(at);
+        break;
+      case 3:
+        out.insert(out.begin() + static_cast<std::ptrdiff_t>(at), static_cast<std::uint8_t>(rng()));
+        break;
       case 4:
         for (std::size_t k = at; k < std::min(at + 4, out.size()); ++k) out[k] = rng() % 2 ? 0xff : 0;
         break;
@@ -60,11 +69,13 @@ int main(int argc, char** argv) {
   for (const Bytes& seed : seeds) {
     feed(seed);
     const std::size_t step = std::max<std::size_t>(1, seed.size() / 400);
-    for (std::size_t n = 0; n < seed.size(); n += step, ++fed) feed(Bytes(seed.begin(), seed.begin() + static_cast<std::ptrdiff_t>(n)));
+    for (std::size_t n = 0; n < seed.size(); n += step, ++fed)
+      feed(Bytes(seed.begin(), seed.begin() + static_cast<std::ptrdiff_t>(n)));
   }
   constexpr std::uint64_t random_seed = 20261201;
   std::mt19937_64 rng(random_seed);
   for (int i = 0; i < 4000; ++i, ++fed) feed(mutated(seeds, rng));
-  std::printf("%zu inputs from %zu seeds, random seed %llu\n", fed, seeds.size(), static_cast<unsigned long long>(random_seed));
+  std::printf("%zu inputs from %zu seeds, random seed %llu\n", fed, seeds.size(),
+              static_cast<unsigned long long>(random_seed));
   return 0;
 }
