@@ -247,7 +247,7 @@ std::uint32_t largest_at_least(const Charter& charter) {
   return out;
 }
 
-bool simulated(const Charter& charter) {
+bool is_simulated(const Charter& charter) {
   return std::any_of(charter.policies.begin(), charter.policies.end(), [](const Policy& p) {
     return p.aggregator.simulated ||
            (p.model() != nullptr && p.model()->participants && p.model()->participants->simulated);

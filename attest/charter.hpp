@@ -83,6 +83,6 @@ std::uint64_t weight_at_most(const Charter& charter, std::string_view owner);
 std::uint32_t largest_at_least(const Charter& charter);
 /// May any policy of this charter accept evidence without hardware? Then every log, receipt and report says
 /// "simulated".
-bool simulated(const Charter& charter);
+bool is_simulated(const Charter& charter);
 
 }  // namespace cloister::attest
