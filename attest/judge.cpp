@@ -55,8 +55,8 @@ void judge_common(Findings out, const Study& study, const Policy& policy) {
           fmt::format("{}", party.signers_at_least), "raise this party's signers.at_least in the manifest");
   std::vector<std::string> named;
   for (const auto& [name, key] : party.signers) named.push_back(name);
-  out.add(not_in(policy.signers_among, named).empty(), "signers.among", list(policy.signers_among), list(named),
-          "name the same signers in manifest and policy");
+  out.add(not_in(policy.signers_among, named).empty() && not_in(named, policy.signers_among).empty(), "signers.among",
+          list(policy.signers_among), list(named), "name the same signers in manifest and policy");
   out.add(study.at >= policy.valid_from, "valid.from", "not before " + text(policy.valid_from), text(study.at),
           "wait until the policy is in force");
   out.add(study.at < policy.valid_until, "valid.until", "before " + text(policy.valid_until), text(study.at),
