@@ -79,6 +79,7 @@ double read_number(base::Reader& r, std::string_view field) {
 std::optional<double> read_optional(base::Reader& r, std::string_view field) {
   const bool given = read_flag(r, field);
   const double v = read_number(r, field);
+  if (!given && std::bit_cast<std::uint64_t>(v) != 0) r.fail(field, "is absent, so its number must be zero");
   return given ? std::optional(v) : std::nullopt;
 }
 
