@@ -1,0 +1,81 @@
+#include "participant/gate.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <set>
+
+namespace cloister::participant {
+namespace {
+
+using attest::Decision;
+using attest::Finding;
+using protocols::round::OfferedTask;
+
+void judge_cohort(Decision& d, const OfferedTask& offered, const GateInputs& in, const std::string& owner_text) {
+  std::set<std::string> seen;
+  std::vector<std::string> strangers, twice;
+  for (const std::string& name : offered.cohort) {
+    const attest::Party* party = in.charter.manifest.party(name);
+    if (party == nullptr || party->role != attest::Role::data) strangers.push_back(name);
+    if (!seen.insert(name).second) twice.push_back(name);
+  }
+  // A stranger, or one that counts twice, would make a cohort look larger than it is.
+  d.add({strangers.empty(), "charter", "cohort", "data owners of the charter",
+         strangers.empty() ? "only those" : fmt::format("{}", fmt::join(strangers, ", ")),
+         "draw the cohort from the charter's data owners"});
+  d.add({twice.empty(), "charter", "cohort", "each data owner once",
+         twice.empty() ? "each once" : fmt::format("{} more than once", fmt::join(twice, ", ")),
+         "draw the cohort from the charter's data owners"});
+  d.add({seen.contains(in.owner), owner_text, "cohort", fmt::format("{} in the cohort", in.owner),
+         seen.contains(in.owner) ? "in the cohort" : "not in the cohort", "offer tasks to the cohort only"});
+}
+
+void judge_own(Decision& d, const OfferedTask& offered, const GateInputs& in, const std::string& owner_text) {
+  const base::Sha256& wanted = in.charter.manifest.trainer;
+  d.add({in.trainer == wanted, "charter", "training.trainer", base::digest_text(wanted), base::digest_text(in.trainer),
+         "install the trainer that the charter names"});
+  d.add({!in.withdrawn, owner_text, "withdrawal", "none in force", in.withdrawn ? "in force" : "none in force",
+         "the hospital takes it back (cloister participant withdraw --undo) before an instance has seen it, or stays "
+         "out"});
+  const RunId run{in.charter.digest, offered.order.run};
+  const bool known = in.ledger.run(run) != nullptr;
+  const auto successor = in.ledger.successors.find(in.charter.digest);
+  const bool succeeded = successor != in.ledger.successors.end();
+  // DESIGN 3: a quorum of witnesses "refuse new runs under the old one from then on; a running run finishes or fails".
+  d.add({!succeeded || known, owner_text, "charter", "the charter in force here",
+         succeeded ? fmt::format("one that {} has succeeded", base::digest_text(successor->second))
+                   : "the charter in force here",
+         "order new runs under the successor"});
+}
+
+}  // namespace
+
+Decision judge_task(const OfferedTask& offered, const GateInputs& in) {
+  Decision d;
+  const attest::Policy* policy = in.charter.policy(in.owner);
+  if (policy == nullptr || policy->data() == nullptr) {
+    d.add({false, "charter", "party", "a data owner of the charter", in.owner,
+           "found a charter that names this hospital"});
+    return d;
+  }
+  const std::string owner_text = policy->owner_text();
+  d.add(attest::founded(in.charter, in.at));
+  d.add(attest::judge_order(offered.order, in.charter));
+  const RoundId id{in.charter.digest, offered.order.run, offered.round};
+  attest::Study study{.charter = in.charter, .at = in.at};
+  study.host_data = in.host_data;
+  study.settings = offered.settings;
+  study.spent = in.ledger.spent(in.charter.manifest.study, id);
+  const std::set<std::string> distinct(offered.cohort.begin(), offered.cohort.end());
+  study.task = attest::Task{.kind = offered.task,
+                            .cohort = static_cast<std::uint32_t>(distinct.size()),
+                            .trainer = in.trainer,
+                            .algorithm = in.charter.manifest.algorithm};
+  if (offered.task == "train") study.task->weight = in.train_records;
+  d.add(attest::judge(in.claims, study, *policy));
+  judge_cohort(d, offered, in, owner_text);
+  judge_own(d, offered, in, owner_text);
+  return d;
+}
+
+}  // namespace cloister::participant
