@@ -75,7 +75,6 @@ Result<Platform> Platform::create(const std::string& folder) {
                             has_key ? "platform.key" : "platform.toml", has_key ? "platform.toml" : "platform.key"));
   PlatformFacts facts;
   const auto today = std::chrono::floor<std::chrono::days>(base::now());
-  facts.tcb_date = today;
   facts.not_before = today - std::chrono::days(1);  // clocks of other owners may be a little behind
   facts.not_after = today + std::chrono::days(3650);
   if (auto ok = base::make_folder(folder, 0700); !ok) return ok.error();

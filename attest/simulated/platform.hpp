@@ -12,7 +12,7 @@ namespace cloister::attest::simulated {
 struct PlatformFacts {
   std::uint64_t tcb_version = 1;
   std::string tcb_status = "up-to-date";
-  Time tcb_date = std::chrono::sys_days(std::chrono::year(2026) / 1 / 1);
+  Time tcb_date = std::chrono::floor<std::chrono::days>(base::now());
   std::vector<std::string> advisories;
   bool debug = false;
   std::uint32_t vmpl = 0;
