@@ -163,7 +163,7 @@ int run_charter_show(const CharterShowOptions& o, bool json) {
     fmt::print(
         R"({{{}, "founded": {}, "simulated": {}, "privacy": {}, "previous": {}, "manifest": "{}", "parties": [{}]}})"
         "\n",
-        outline(c), is_founded, attest::simulated(c), private_noise ? "\"budget\"" : "\"none\"",
+        outline(c), is_founded, attest::is_simulated(c), private_noise ? "\"budget\"" : "\"none\"",
         c.previous ? "\"" + previous + "\"" : "null", base::digest_text(c.manifest.digest), parties);
     return done;
   }
@@ -171,7 +171,7 @@ int run_charter_show(const CharterShowOptions& o, bool json) {
              c.manifest.study, c.manifest.purpose, base::digest_text(c.digest), is_founded ? "" : " (not founded)",
              c.sequence, c.previous ? ", succeeds " + previous : "", base::text(c.not_after),
              base::digest_text(c.manifest.digest));
-  if (attest::simulated(c)) fmt::print("simulated  yes: nothing isolates the host\n");
+  if (attest::is_simulated(c)) fmt::print("simulated  yes: nothing isolates the host\n");
   if (!private_noise) fmt::print("privacy    no differential privacy protects this study\n");
   for (const attest::Party& p : c.manifest.parties)
     fmt::print("{:10} {:12} charter signed by {}; policy {} signed by {}\n", attest::name(p.role), p.owner,
