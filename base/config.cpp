@@ -1,15 +1,15 @@
 #include "base/config.hpp"
 
-#include <fmt/format.h>
-#include <fmt/ranges.h>
-
 #include <algorithm>
 #include <cmath>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <set>
 #include <stdexcept>
 
-// Some malformed documents break an assertion inside toml++ 3.3 (a document that ends in a table header; found by the fuzz target). A policy from another
-// owner must not end the enclave: the assertion throws, and parse() answers with an error.
+// Some malformed documents break an assertion inside toml++ 3.3 (a document that ends in a table header; found by the
+// fuzz target). A policy from another owner must not end the enclave: the assertion throws, and parse() answers with an
+// error.
 #define TOML_ASSERT(expr) ((expr) ? void() : throw std::logic_error("toml++: " #expr))
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wterminate"  // some of its assertions stand in noexcept functions: those still abort
@@ -23,15 +23,24 @@ struct Section::State {
   toml::table table;
   std::vector<std::pair<std::uint32_t, std::string>> mistakes;  // line, text
   std::vector<std::shared_ptr<Node>> nodes;                     // every section that was read
+
+  // The section that `source` was read as before: one table has one list of known keys, however often it is asked for.
+  std::shared_ptr<Node> find(const toml::node* source) const;
 };
 
 struct Section::Node {
+  const toml::node* source = nullptr;  // what it was read from
   std::string path;                    // "study.participants", empty for the root
   const toml::table* table = nullptr;  // null: the section was missing, and that was said
   toml::table own;                     // what `table` points to for an element that is no table
   std::uint32_t line = 1;
   std::vector<std::string> known;
 };
+
+std::shared_ptr<Section::Node> Section::State::find(const toml::node* source) const {
+  const auto at = std::find_if(nodes.begin(), nodes.end(), [&](const auto& n) { return n->source == source; });
+  return at == nodes.end() ? nullptr : *at;
+}
 
 namespace {
 
@@ -81,7 +90,8 @@ std::size_t distance(std::string_view a, std::string_view b) {  // Levenshtein
 
 std::string nearest(std::string_view given, const std::vector<std::string>& known) {
   std::string best;
-  std::size_t least = std::max<std::size_t>(2, given.size() / 3) + 1;
+  // Two edits, more in a long name, but never a whole name: "c" is not near "b".
+  std::size_t least = std::min(std::max<std::size_t>(2, given.size() / 3), given.size() - (given.empty() ? 0 : 1)) + 1;
   for (const std::string& k : known)
     if (const std::size_t d = distance(given, k); d < least) least = d, best = k;
   return best;
@@ -208,12 +218,13 @@ std::vector<double> Section::numbers(std::string_view key) {
   std::vector<double> out;
   const toml::array* a = n == nullptr ? nullptr : n->as_array();
   if (a == nullptr) {
-    if (node_->table != nullptr) fail(key, n == nullptr ? std::string(said_missing) : "wanted an array of numbers");
+    if (node_->table != nullptr)
+      fail(key, n == nullptr ? std::string(said_missing) : "wanted an array of finite numbers");
     return out;
   }
   for (const toml::node& e : *a) {
-    if (!e.is_number()) {
-      fail(key, fmt::format("wanted an array of numbers, found {} in it", type_name(e)));
+    if (!e.is_number() || !std::isfinite(*e.value<double>())) {
+      fail(key, fmt::format("wanted an array of finite numbers, found {} in it", type_name(e)));
       return {};
     }
     out.push_back(*e.value<double>());
@@ -296,7 +307,9 @@ Sha256 Section::digest(std::string_view key) {
 std::optional<Section> Section::maybe_section(std::string_view key) {
   const toml::node* n = look(*node_, key);
   if (n == nullptr) return {};
+  if (auto again = state_->find(n)) return Section(state_, std::move(again));
   auto node = std::make_shared<Node>();
+  node->source = n;
   node->path = join(node_->path, key);
   node->line = n->source().begin.line;
   node->table = n->as_table();
@@ -324,7 +337,13 @@ std::vector<Section> Section::elements(std::string_view key) {
   }
   std::size_t i = 0;
   for (const toml::node& e : *a) {
+    if (auto again = state_->find(&e)) {
+      out.push_back(Section(state_, std::move(again)));
+      ++i;
+      continue;
+    }
     auto node = std::make_shared<Node>();
+    node->source = &e;
     node->path = fmt::format("{}[{}]", join(node_->path, key), i++);
     node->line = e.source().begin.line;
     if (e.is_table()) {

@@ -89,12 +89,18 @@ Bytes hkdf_sha256(View secret, View salt, View info, std::size_t length) {
   std::unique_ptr<EVP_KDF, decltype(&EVP_KDF_free)> kdf(EVP_KDF_fetch(nullptr, "HKDF", nullptr), EVP_KDF_free);
   std::unique_ptr<EVP_KDF_CTX, decltype(&EVP_KDF_CTX_free)> ctx(EVP_KDF_CTX_new(kdf.get()), EVP_KDF_CTX_free);
   char sha[] = "SHA256";
-  OSSL_PARAM params[] = {
-      OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, sha, 0),
-      OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_KEY, const_cast<std::uint8_t*>(secret.data()), secret.size()),
-      OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_SALT, const_cast<std::uint8_t*>(salt.data()), salt.size()),
-      OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_INFO, const_cast<std::uint8_t*>(info.data()), info.size()),
-      OSSL_PARAM_construct_end()};
+  // An empty salt or info is the default of both (RFC 5869 sections 2.2, 2.3); OpenSSL refuses a null pointer for it.
+  OSSL_PARAM params[5];
+  std::size_t n = 0;
+  const auto octets = [&](const char* name, View bytes) {
+    if (bytes.empty()) return;
+    params[n++] = OSSL_PARAM_construct_octet_string(name, const_cast<std::uint8_t*>(bytes.data()), bytes.size());
+  };
+  params[n++] = OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, sha, 0);
+  octets(OSSL_KDF_PARAM_KEY, secret);
+  octets(OSSL_KDF_PARAM_SALT, salt);
+  octets(OSSL_KDF_PARAM_INFO, info);
+  params[n] = OSSL_PARAM_construct_end();
   Bytes out(length);
   must(EVP_KDF_derive(ctx.get(), out.data(), out.size(), params) == 1);
   return out;
