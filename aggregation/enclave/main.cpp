@@ -1,0 +1,71 @@
+// cloister-aggregator: started by a TEE with an empty environment, no arguments and descriptor 3 to the TEE. Logs to
+// standard output as JSON lines. Exit codes: 0 ended as it should, 1 failed, 2 not started by a TEE.
+
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/io_context.hpp>
+#include <poll.h>
+#include <signal.h>
+
+#include "aggregation/enclave/server.hpp"
+#include "attest/simulated/guest.hpp"
+
+namespace cloister::enclave {
+namespace {
+
+namespace simulated = attest::simulated;
+
+class GuestTee final : public Tee {
+ public:
+  explicit GuestTee(simulated::Guest guest) : guest_(std::move(guest)) {}
+  Result<Bytes> launch_document() override { return guest_.document(); }
+  Result<Bytes> evidence(const Array<64>& report_data) override { return guest_.evidence(report_data); }
+  bool ended() const override {
+    pollfd link{.fd = simulated::guest_descriptor, .events = POLLRDHUP, .revents = 0};
+    return ::poll(&link, 1, 0) > 0 && (link.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
+  }
+
+ private:
+  simulated::Guest guest_;
+};
+
+int serve(Tee& tee, const std::shared_ptr<base::Log>& log) {
+  boost::asio::io_context io(1);
+  auto instance = make_instance(tee, base::now());
+  if (!instance) throw Exception(instance.error());
+  auto server = Server::make(io, tee, std::move(*instance), log);
+  if (!server) throw Exception(server.error());
+  std::exception_ptr failed;
+  boost::asio::co_spawn(io, (*server)->serve(), [&](std::exception_ptr error, std::string reason) {
+    failed = error;
+    if (!error) log->event("ended", reason);
+  });
+  io.run();
+  if (failed) std::rethrow_exception(failed);
+  return 0;
+}
+
+}  // namespace
+}  // namespace cloister::enclave
+
+int main(int argc, char**) {
+  using namespace cloister;
+  ::signal(SIGPIPE, SIG_IGN);
+  const auto log = base::Log::to_descriptor("aggregator", 1);
+  // What is not measured must not steer it: an argument that the measurement covers is still one too many here.
+  if (argc > 1) {
+    log->event("not_started", "cloister-aggregator takes no arguments; its charter comes from the TEE");
+    return 2;
+  }
+  auto guest = attest::simulated::Guest::open();
+  if (!guest) {
+    log->event("not_started", guest.error().text());
+    return 2;
+  }
+  try {
+    enclave::GuestTee tee(std::move(*guest));
+    return enclave::serve(tee, log);
+  } catch (const std::exception& e) {
+    log->event("failed", e.what());
+    return 1;
+  }
+}

@@ -1,0 +1,384 @@
+#include "aggregation/enclave/run_driver.hpp"
+
+#include <boost/asio/post.hpp>
+
+namespace cloister::enclave {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr auto progress_interval = std::chrono::milliseconds(500);
+
+// What an error of the staging means to people. The engine's text names the check and where it failed, never a value.
+attest::Finding finding_of(const Error& error) {
+  return {.met = false,
+          .owner = "charter",
+          .requirement = error.where,
+          .wanted = "an update whose every value, length and digest holds",
+          .found = error.what,
+          .remedy = "train again; the sum is as it was"};
+}
+
+}  // namespace
+
+RunDriver::RunDriver(RunContext context, round::Aggregator machine, Reducer reducer)
+    : context_(std::move(context)),
+      machine_(std::move(machine)),
+      reducer_(std::make_shared<Reducer>(std::move(reducer))),
+      offered_(Clock::now()) {}
+
+RunDriver::~RunDriver() = default;
+
+Result<std::shared_ptr<RunDriver>> RunDriver::create(RunContext context, attest::RunOrder order, View model,
+                                                     std::vector<Bytes> withdrawals) {
+  const Instance& instance = *context.instance;
+  const auto settings = attest::complete_settings(instance.charter->manifest, order.settings);
+  if (!settings) return settings.error();
+  auto reducer = Reducer::make(context.plan, instance.charter->manifest, *settings, model);
+  if (!reducer) return reducer.error();
+  auto machine = round::Aggregator::create({.charter = instance.charter,
+                                            .order = std::move(order),
+                                            .receipt_key = instance.receipt,
+                                            .leaf_secret = base::random_array<32>(),
+                                            .evidence = base::sha256(instance.evidence),
+                                            .simulated = instance.claims.simulated,
+                                            .kernel_set = std::string(reducer->kernel_set()),
+                                            .shapes = context.plan->shapes(),
+                                            .model_length = model.size(),
+                                            .withdrawals = std::move(withdrawals)});
+  if (!machine) return machine.error();
+  std::shared_ptr<RunDriver> driver(new RunDriver(std::move(context), std::move(*machine), std::move(*reducer)));
+  driver->model_ = std::make_shared<const Bytes>(base::copy(model));
+  driver->model_digest_ = base::sha256(model);
+  return driver;
+}
+
+// --- Inputs ----------------------------------------------------------------------------------------------------------
+
+template <class Event>
+void RunDriver::tell(Event event) {
+  try {
+    apply(event());
+  } catch (const std::exception& e) {
+    acting_ = false;
+    todo_.clear();
+    fail(std::string("the enclave failed: ") + e.what());
+  }
+}
+
+void RunDriver::start(const std::vector<std::string>& greeted, bool grant_valid) {
+  tell([&] { return machine_.start(); });
+  if (!grant_valid) tell([&] { return machine_.grant(false); });
+  for (const auto& owner : greeted) tell([&] { return machine_.joined(owner); });
+}
+
+void RunDriver::connected(const std::string& owner) {
+  tell([&] { return machine_.connected(owner); });
+}
+
+void RunDriver::disconnected(const std::string& owner) {
+  incoming_.erase(owner);
+  tell([&] { return machine_.disconnected(owner); });
+}
+
+void RunDriver::on_frame(const std::string& owner, const channel::Frame& frame) {
+  if (frame.type == messages::DATA) return on_data(owner, frame.payload);
+  const auto message = round::parse_message(frame.type, frame.payload);
+  tell([&] { return message ? machine_.on(owner, *message) : machine_.unexpected(owner, message.error().text()); });
+}
+
+void RunDriver::on_data(const std::string& owner, View bytes) {
+  const auto it = incoming_.find(owner);
+  if (it == incoming_.end() || bytes.size() > it->second.left)
+    return tell([&] { return machine_.data_unexpected(owner); });
+  Incoming& incoming = it->second;
+  incoming.left -= bytes.size();
+  traffic_[owner].in += bytes.size();
+  const std::uint32_t round = incoming.round;
+  const bool wanted = !incoming.swallow && uploads_;
+  if (wanted) {
+    if (const auto taken = uploads_->feed(owner, bytes); !taken) {
+      incoming.swallow = true;
+      refuse_update(owner, round, taken.error());
+    }
+  }
+  // The machine's answer may have changed what is on its way.
+  const auto now = incoming_.find(owner);
+  if (now != incoming_.end() && now->second.left == 0) incoming_.erase(now);
+  if (wanted && uploads_->whole(owner)) {
+    whole_.push_back({owner, round});
+    complete_next();
+  }
+  show_progress();
+}
+
+void RunDriver::grant(bool valid) {
+  tell([&] { return machine_.grant(valid); });
+}
+
+void RunDriver::cancel(std::string reason) {
+  tell([&] { return machine_.cancel(std::move(reason)); });
+}
+
+void RunDriver::fail(std::string reason) {
+  if (finished()) return;
+  context_.log->event("run_failing", reason, {{"run", run()}});
+  apply(machine_.fail(std::move(reason)));
+}
+
+// --- Steps -----------------------------------------------------------------------------------------------------------
+
+// A step may lead to the next input; its steps then wait until the present ones are done, so that order holds.
+void RunDriver::apply(round::AggregatorSteps steps) {
+  for (auto& step : steps) todo_.push_back(std::move(step));
+  if (acting_) return;
+  acting_ = true;
+  while (!todo_.empty()) {
+    round::AggregatorStep step = std::move(todo_.front());
+    todo_.pop_front();
+    std::visit([this](auto& s) { act(s); }, step);
+  }
+  acting_ = false;
+}
+
+// Runs `work` on the pool and `then` with its result on the strand. Work that throws ends the run.
+template <class Work, class Then>
+void RunDriver::in_pool(Work work, Then then) {
+  boost::asio::post(context_.pool, [self = shared_from_this(), work = std::move(work),
+                                    then = std::move(then)]() mutable {
+    try {
+      auto result = work(*self->reducer_);
+      boost::asio::post(self->context_.executor, [self, then = std::move(then), result = std::move(result)]() mutable {
+        try {
+          then(std::move(result));
+        } catch (const std::exception& e) {
+          self->fail(std::string("the enclave failed: ") + e.what());
+        }
+      });
+    } catch (const std::exception& e) {
+      boost::asio::post(self->context_.executor,
+                        [self, what = std::string(e.what())] { self->fail("the engine failed: " + what); });
+    }
+  });
+}
+
+void RunDriver::act(round::SendTo& step) {
+  const LinkPtr link = context_.link(step.owner);
+  if (!link) return;
+  std::visit([&](auto& message) { link->send(round::type(step.message), std::move(message)); }, step.message);
+}
+
+void RunDriver::act(round::SendModel& step) {
+  const LinkPtr link = context_.link(step.owner);
+  if (!link) return;
+  // One model at a time for each peer: whoever asks again before it has this one makes us send without end.
+  if (link->streams() > 0) return context_.refuse(link, "asked for the model while it is on its way");
+  const auto* file = file_of(step.digest);
+  if (!file || step.offset > (*file)->size()) return fail("the model that was asked for is not the one on offer");
+  messages::Transfer header;
+  header.set_what("model");
+  header.set_digest(step.digest.data(), step.digest.size());
+  header.set_length((*file)->size());
+  header.set_offset(step.offset);
+  link->stream(
+      std::move(header), source_of(*file),
+      [weak = weak_from_this(), owner = step.owner, left = (*file)->size() - step.offset](std::size_t n) mutable {
+        const auto self = weak.lock();
+        if (!self) return;
+        self->traffic_[owner].out += n;
+        self->show_progress();
+        if ((left -= n) == 0) self->tell([&] { return self->machine_.model_sent(owner); });
+      });
+}
+
+// The machine names only a model that its receipt's witnesses have committed, or the charter's initial one.
+const std::shared_ptr<const Bytes>* RunDriver::file_of(const base::Sha256& digest) const {
+  if (digest == model_digest_) return &model_;
+  return next_model_ && digest == next_model_digest_ ? &next_model_ : nullptr;
+}
+
+void RunDriver::act(round::BeginTask& step) {
+  offered_ = Clock::now();
+  traffic_.clear();
+  whole_.clear();
+  task_ = step.task;
+  for (auto& [owner, incoming] : incoming_) incoming.swallow = true;
+  uploads_ = std::make_unique<Uploads>(context_.plan->formats.at(step.task), context_.slots);
+  // The round before is committed now, so its model may be shown.
+  if (next_model_ && step.model == next_model_digest_) {
+    model_ = std::move(next_model_);
+    model_digest_ = next_model_digest_;
+  }
+  context_.log->event("round_offered", "round " + std::to_string(step.round) + ": " + step.task,
+                      {{"run", run()}, {"round", step.round}, {"task", step.task}, {"cohort", step.cohort.size()}});
+  in_pool([task = step.task](Reducer& reducer) { return reducer.begin(task); },
+          [self = shared_from_this()](Result<void> begun) {
+            if (!begun) self->fail(begun.error().text());
+          });
+}
+
+void RunDriver::act(round::OpenSlot& step) {
+  const auto offset = uploads_->open(step.owner, step.digest);
+  if (!offset) return refuse_update(step.owner, step.round, offset.error());
+  tell([&] { return machine_.slot_open(step.owner, step.round, *offset); });
+}
+
+void RunDriver::act(round::Receive& step) {
+  incoming_[step.owner] = {.round = step.round, .left = step.length, .swallow = false};
+}
+
+void RunDriver::act(round::Swallow& step) {
+  incoming_[step.owner] = {.round = 0, .left = step.length, .swallow = true};
+}
+
+void RunDriver::act(round::DropSlot& step) {
+  if (uploads_) uploads_->forget(step.owner);
+  std::erase_if(whole_, [&](const Whole& w) { return w.owner == step.owner; });
+  if (const auto it = incoming_.find(step.owner); it != incoming_.end()) it->second.swallow = true;
+  in_pool(
+      [owner = step.owner](Reducer& reducer) {
+        reducer.drop(owner);
+        return true;
+      },
+      [](bool) {});
+}
+
+void RunDriver::act(round::Add& step) {
+  if (uploads_) uploads_->forget(step.owner);
+  in_pool([owner = step.owner, weight = step.weight](Reducer& reducer) { return reducer.add(owner, weight); },
+          [self = shared_from_this(), owner = step.owner](Result<void> added) {
+            if (!added) self->fail("adding the update of " + owner + ": " + added.error().text());
+          });
+}
+
+void RunDriver::act(round::Reduce& step) {
+  in_pool([task = step.task](Reducer& reducer) { return reducer.reduce(task); },
+          [self = shared_from_this(), round = step.round](Result<Reduced> result) {
+            self->reduced(round, std::move(result));
+          });
+}
+
+void RunDriver::act(round::SetDeadline& step) {
+  auto timer = std::make_unique<boost::asio::steady_timer>(context_.executor, step.after);
+  timer->async_wait([weak = weak_from_this(), name = step.name](boost::system::error_code cancelled) {
+    const auto self = weak.lock();
+    if (cancelled || !self) return;
+    self->deadlines_.erase(name);
+    self->tell([&] { return self->machine_.deadline(name); });
+  });
+  deadlines_[step.name] = std::move(timer);
+}
+
+void RunDriver::act(round::ClearDeadline& step) {
+  deadlines_.erase(step.name);
+}
+
+void RunDriver::act(round::Report& step) {
+  show_status(std::move(step.status));
+}
+
+void RunDriver::act(round::Record& step) {
+  if (step.first) {
+    step.record.set_instance_evidence(context_.instance->evidence.data(), context_.instance->evidence.size());
+    step.record.set_record(context_.instance->record.data(), context_.instance->record.size());
+  }
+  context_.feed->record(std::move(step.record));
+}
+
+void RunDriver::act(round::PublishResult& step) {
+  std::shared_ptr<const Bytes> file;
+  if (step.result.kind() == "model") {
+    const auto digest = base::array<32>(base::view(step.result.digest()));
+    const auto* found = file_of(digest);
+    if (!found) return fail("the model that is published is not there");
+    file = *found;
+    published_model_ = digest;
+  }
+  context_.feed->result(std::move(step.result), std::move(file));
+}
+
+void RunDriver::act(round::Refuse& step) {
+  if (const LinkPtr link = context_.link(step.owner)) context_.refuse(link, step.reason);
+}
+
+void RunDriver::act(round::LogRefusal& step) {
+  attest::log_refusals(*context_.log, step.decision, step.about);
+}
+
+void RunDriver::act(round::Finish& step) {
+  deadlines_.clear();
+  uploads_.reset();
+  whole_.clear();
+  for (auto& [owner, incoming] : incoming_) incoming.swallow = true;
+  messages::RunEnd end;
+  end.set_run(run());
+  end.set_outcome(std::string(round::name(step.outcome)));
+  end.set_reason(step.reason);
+  if (step.outcome == round::Outcome::done && published_model_)
+    end.set_final_model(published_model_->data(), published_model_->size());
+  context_.feed->end(std::move(end));
+  context_.log->event("run_ended", step.reason, {{"run", run()}, {"outcome", round::name(step.outcome)}});
+  context_.report(step.outcome == round::Outcome::done ? "done" : "failed", step.reason);
+}
+
+// --- What comes back from the pool -----------------------------------------------------------------------------------
+
+// One at a time: an update that waited in a sealed file takes a slot of its own until it was added.
+void RunDriver::complete_next() {
+  if (completing_ || whole_.empty() || !uploads_) return;
+  completing_ = true;
+  Whole next = std::move(whole_.front());
+  whole_.pop_front();
+  auto update = std::make_shared<WholeUpdate>(uploads_->take(next.owner));
+  in_pool([owner = next.owner, update](Reducer& reducer) { return reducer.complete(owner, std::move(*update)); },
+          [self = shared_from_this(), next](Result<base::Sha256> digest) { self->completed(next, std::move(digest)); });
+}
+
+void RunDriver::completed(const Whole& whole, Result<base::Sha256> digest) {
+  completing_ = false;
+  if (digest) {
+    tell([&] { return machine_.staged(whole.owner, whole.round, *digest); });
+  } else {
+    refuse_update(whole.owner, whole.round, digest.error());
+  }
+  complete_next();
+}
+
+void RunDriver::refuse_update(const std::string& owner, std::uint32_t round, const Error& error) {
+  tell([&] { return machine_.stage_refused(owner, round, finding_of(error)); });
+}
+
+void RunDriver::reduced(std::uint32_t round, Result<Reduced> result) {
+  if (!result) return tell([&] { return machine_.reduction_failed(round, result.error().text()); });
+  round::Reduction reduction{.model = {}, .optimizer = result->optimizer, .value = std::move(result->value)};
+  if (result->model) {
+    next_model_ = std::move(result->model);
+    next_model_digest_ = result->model_digest;
+    reduction.model = next_model_digest_;
+  }
+  tell([&] { return machine_.reduced(round, std::move(reduction)); });
+}
+
+// --- Status ----------------------------------------------------------------------------------------------------------
+
+void RunDriver::show_status(messages::RunStatus status) {
+  shown_ = Clock::now();
+  std::uint64_t in = 0, out = 0;
+  for (auto& member : *status.mutable_members()) {
+    const Traffic& traffic = traffic_[member.owner()];
+    member.set_bytes_in(traffic.in);
+    member.set_bytes_out(traffic.out);
+    in += traffic.in;
+    out += traffic.out;
+  }
+  status.set_bytes_in(in);
+  status.set_bytes_out(out);
+  status.set_milliseconds(
+      static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(shown_ - offered_).count()));
+  context_.feed->status(std::move(status));
+}
+
+void RunDriver::show_progress() {
+  if (!finished() && Clock::now() - shown_ > progress_interval) show_status(machine_.status());
+}
+
+}  // namespace cloister::enclave
