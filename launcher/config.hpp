@@ -16,7 +16,7 @@ struct Config {
   std::string grant_key;
   std::chrono::milliseconds grant_lifetime{};  ///< a grant is renewed at half of it
   std::string log;                             ///< JSON lines
-  std::string work;                            ///< folder for what instances print
+  std::string work;                            ///< folder with aggregator.log: what instances print
   std::string tee_program;                     ///< cloister-simulated-tee
   std::string platform;                        ///< its platform folder
   struct Aggregator {

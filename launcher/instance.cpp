@@ -79,7 +79,7 @@ void Instance::refuse(attest::Decision decision, std::string reason) {
 
 asio::awaitable<void> Instance::run() {
   const auto self = shared_from_this();
-  auto process = TeeProcess::start(tools_.tee, launch_, fmt::format("{}/{}.log", tools_.work, id_));
+  auto process = TeeProcess::start(tools_.tee, launch_, tools_.work + "/aggregator.log");
   if (!process) {
     ending_ = gone_ = true;
     exit_status_ = -1;

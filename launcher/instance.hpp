@@ -21,7 +21,7 @@ struct Tools {
   const Agent& agent;
   base::PrivateKey tls;
   TeeSettings tee;
-  std::string work;  ///< folder for what instances print
+  std::string work;  ///< folder with aggregator.log: what instances print, one after the other
   std::shared_ptr<base::Log> log;
 };
 

@@ -7,7 +7,7 @@
 #include <signal.h>
 #include <spawn.h>
 #include <sys/mman.h>
-#include <sys/pidfd.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <utility>
@@ -109,7 +109,8 @@ Result<TeeProcess> TeeProcess::start(const TeeSettings& tee, const Launch& launc
   command.insert(command.end(), launch.binary.arguments.begin(), launch.binary.arguments.end());
   auto pid = spawn(std::move(command), null.fd, out.fd, out.fd, document.fd);
   if (!pid) return pid.error();
-  const int pidfd = ::pidfd_open(*pid, 0);
+  // Not through <sys/pidfd.h>: glibc 2.36 declares it without C linkage.
+  const int pidfd = static_cast<int>(::syscall(SYS_pidfd_open, *pid, 0));
   if (pidfd < 0) {
     Error e = failed(tee.program, "watch it");
     ::kill(*pid, SIGKILL);

@@ -36,7 +36,7 @@ class Federation:
     @property
     def aggregator_log(self) -> pathlib.Path:
         """What the instances said; the launcher writes it down."""
-        return self.study.owner(COMPUTE_OWNER) / "aggregator.log"
+        return self.study.owner(COMPUTE_OWNER) / "instances" / "aggregator.log"
 
     def __enter__(self) -> "Federation":
         try:
