@@ -143,7 +143,7 @@ template <class Message>
 Message parse(const Frame& frame) {
   Message m;
   if (!m.ParseFromArray(frame.payload.data(), static_cast<int>(frame.payload.size())))
-    throw Exception(base::malformed("message", "frame of type " + std::to_string(frame.type) + " does not parse"));
+    throw Exception(base::malformed("message", MessageType_Name(frame.type) + " does not parse"));
   return m;
 }
 

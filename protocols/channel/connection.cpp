@@ -103,7 +103,9 @@ awaitable<void> FramedConnection::receive_raw(Frame& into) {
   into.type = header_->type;
   std::swap(into.payload, payload_);
   header_.reset();
-  if (into.type == messages::REFUSAL) throw refused_by_peer(into, name());
+  if (into.type != messages::REFUSAL) co_return;
+  close();  // a refusal is the last word, on both sides
+  throw refused_by_peer(into, name());
 }
 
 awaitable<void> FramedConnection::receive(Frame& into) {
