@@ -245,7 +245,7 @@ void read_witnesses(Section root, Manifest& out) {
     if (!among || std::find(among->begin(), among->end(), p->owner) != among->end()) out.witnesses.push_back(p->owner);
   if (among && out.witnesses.size() != among->size()) s->fail("among", "wanted owners of data in this manifest");
   if (s) out.lying_witnesses = static_cast<std::uint32_t>(s->maybe_integer("lying", 0, 1'000'000).value_or(1));
-  if (!owners.empty() && out.witness_quorum() > out.witnesses.size())
+  if (!out.witnesses.empty() && out.witness_quorum() > out.witnesses.size())
     root.fail("witnesses", fmt::format("{} witnesses of whom {} may lie never reach their quorum of {}",
                                        out.witnesses.size(), out.lying_witnesses, out.witness_quorum()));
 }
