@@ -28,8 +28,10 @@ Exception failure(std::string what) {
 
 struct Opened {
   int fd = -1;
-  ~Opened() {
+  ~Opened() { close(); }
+  void close() {
     if (fd >= 0) ::close(fd);
+    fd = -1;
   }
 };
 
@@ -71,11 +73,12 @@ asio::awaitable<std::shared_ptr<Trainer>> Trainer::start(TrainerOptions options,
   if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
     throw failure(fmt::format("no socket pair: {}", std::strerror(errno)));
   Socket socket(co_await asio::this_coro::executor, asio::local::stream_protocol(), pair[0]);
-  const Opened theirs{pair[1]};
+  Opened theirs{pair[1]};
   options.sandbox.descriptors = {{theirs.fd, 3}, {data.fd, 4}, {model.value().fd(), 5}, {update.value().fd(), 6}};
   options.sandbox.limits.file_size = std::max<std::uint64_t>(options.sandbox.limits.file_size, options.update_capacity);
   Result<SandboxedChild> child = SandboxedChild::start(options.sandbox);
   if (!child) throw Exception(child.error());
+  theirs.close();  // else the child's end would outlive it, and its death look like silence
   log->event("sandbox", "the trainer runs in its sandbox: " + summary(child->guarantees()),
              {{"program", options.sandbox.program}, {"guarantees", summary(child->guarantees())}});
   std::shared_ptr<Trainer> trainer(
@@ -90,6 +93,7 @@ asio::awaitable<std::shared_ptr<Trainer>> Trainer::start(TrainerOptions options,
 }
 
 asio::awaitable<std::string> Trainer::exchange(std::string line) {
+  if (socket_.available() > 0) throw failure("it spoke without being asked");
   co_await asio::async_write(socket_, asio::buffer(line), asio::use_awaitable);
   const std::size_t n = co_await asio::async_read_until(socket_, asio::dynamic_buffer(unread_, trainer_line_cap), '\n',
                                                         asio::use_awaitable);
