@@ -144,7 +144,9 @@ asio::awaitable<void> Instance::converse() {
 asio::awaitable<channel::ConnectionPtr> Instance::dial() {
   const attest::Manifest& m = launch_.charter->manifest;
   const auto until = std::min(answer_by_, steady_clock::now() + channel_deadline());
-  co_return co_await channel::connect_pinned({m.aggregator_host, m.aggregator_port, {}}, tools_.tls, {}, until);
+  // Named: GCC 12 destroys a braced temporary twice when it lives across a co_await.
+  const channel::Endpoint to{m.aggregator_host, m.aggregator_port, {}};
+  co_return co_await channel::connect_pinned(to, tools_.tls, {}, until);
 }
 
 asio::awaitable<void> Instance::pause() {

@@ -160,11 +160,13 @@ asio::awaitable<void> Service::State::read(LinkPtr link) {
       case messages::LAUNCH_END:
         on_end(link, channel::parse<messages::LaunchEnd>(frame));
         break;
-      default:
-        co_await channel::refuse(
-            link->connection, {},
-            fmt::format("wanted LaunchRequest or LaunchEnd, found a frame of type {}", static_cast<int>(frame.type)));
+      default: {
+        attest::Decision none;
+        std::string reason =
+            fmt::format("wanted LaunchRequest or LaunchEnd, found a frame of type {}", static_cast<int>(frame.type));
+        co_await channel::refuse(link->connection, std::move(none), std::move(reason));
         co_return;
+      }
     }
   }
 }
