@@ -248,5 +248,33 @@ policy = "heartlab.policy.toml"
 initial_model = "initial.model"
 """
 
-    def _participant_toml(self, owner: str) -> str:
-        return ""
+    def _participant_toml(self, owner: str, policy: str | None = None) -> str:
+        tee = '\n[tee]\nplatform = "platform"\n' if owner in self.options.attested else ""
+        return f"""owner = "{owner}"
+charter = "charter.bin"
+policy = "{policy or owner + '.policy.toml'}"
+keys = {{ tls = "keys/tls.key", witness = "keys/witness.key" }}
+
+[data]
+file = "patients.csv"
+
+[ledger]
+folder = "ledger"
+
+[trainer]
+program = "{self.tools.path('cloister-trainer')}"
+isolation = "best-effort"           # what the kernel refuses is said in the log at every start
+{tee}
+[log]
+file = "participant.log"
+"""
+
+    def add_outsider(self, owner: str, like: str) -> None:
+        """A folder of a hospital that is not in the charter: the others' documents, keys of its own making."""
+        self.owner(owner).mkdir()
+        for name in ("tls", "witness"):
+            self.new_key(owner, name)
+        for name in ("charter.bin", "patients.csv"):
+            shutil.copy2(self.owner(like) / name, self.owner(owner) / name)
+        shutil.copy2(self.policy(like), self.owner(owner) / "own.policy.toml")
+        (self.owner(owner) / "participant.toml").write_text(self._participant_toml(like, "own.policy.toml"))
