@@ -1,13 +1,14 @@
 #pragma once
-// How a subcommand looks: options in a struct, setup_ registers it, run_ does it and gives an exit code, so that tests can call it.
+// How a subcommand looks: options in a struct, setup_ registers it, run_ does it and gives an exit code, so that tests
+// can call it.
 
 #include <CLI/CLI.hpp>
 #include <functional>
 #include <string>
 
-namespace cloister::cli {
+#include "cli/exit.hpp"
 
-enum Exit : int { done = 0, failed = 1, wrong_use = 2, denied = 3 };
+namespace cloister::cli {
 
 /// What main hands to every subcommand. `chosen` is set by the callback of the subcommand that was given.
 struct Context {
@@ -15,7 +16,7 @@ struct Context {
   std::function<int()> chosen;  ///< gives the exit code
 };
 
-/// The table of subcommands is in main.cpp.
+/// Registers a subcommand; the table of all is in commands.hpp.
 using Setup = void (*)(CLI::App& app, Context& context);
 
 }  // namespace cloister::cli

@@ -34,7 +34,8 @@ Decision judge_submission(const Submission& submission, const attest::Charter& c
   out.add(of_charter(usage.next_run <= charter.manifest.runs, "runs.at_most",
                      "a run from 1 to " + std::to_string(charter.manifest.runs),
                      "run " + std::to_string(usage.next_run), "found a successor charter that covers more runs"));
-  // The charter's period, and the model owner's own validity and [study] bounds; the other owners' gates judge for themselves (DESIGN 3).
+  // The charter's period, and the model owner's own validity and [study] bounds; the other owners' gates judge for
+  // themselves (DESIGN 3).
   attest::Study study{.charter = charter, .at = at, .dry_run = true};
   out.add(attest::judge(nullptr, study, policy));
   return out;

@@ -1,0 +1,39 @@
+#include "coordinator/client.hpp"
+
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/io_context.hpp>
+
+#include "base/deadline.hpp"
+#include "coordinator/instance.hpp"
+
+namespace cloister::coordinator {
+
+using std::chrono::steady_clock;
+
+void ask(const Remote& remote, messages::MessageType type, const google::protobuf::MessageLite& request,
+         const std::function<bool(const channel::Frame&)>& on, std::chrono::seconds patience) {
+  const std::string who = "coordinator " + remote.host + ":" + std::to_string(remote.port);
+  boost::asio::io_context io;
+  std::exception_ptr failure;
+  auto conversation = [&]() -> awaitable<void> {
+    const channel::Endpoint to{remote.host, remote.port, remote.proxy};
+    const auto connection =
+        co_await channel::connect_pinned(to, remote.key, remote.server, steady_clock::now() + patience);
+    co_await with_deadline(connection->send(type, request), steady_clock::now() + patience, who + ": the request");
+    for (;;) {
+      const auto frame =
+          co_await with_deadline(connection->receive(), steady_clock::now() + patience, who + ": its answer");
+      if (frame.type == messages::REFUSAL) {
+        const auto refused = channel::parse<messages::Refusal>(frame);
+        throw Exception(refusal(who, refused.reason(), refused.findings(), false));
+      }
+      if (!on(frame)) break;
+    }
+    connection->close();
+  };
+  boost::asio::co_spawn(io, conversation(), [&](std::exception_ptr e) { failure = e; });
+  io.run();
+  if (failure) std::rethrow_exception(failure);
+}
+
+}  // namespace cloister::coordinator
