@@ -40,12 +40,16 @@ int rank(std::string_view publish) {
   return publish == "never" ? 0 : publish == "every-round" ? 2 : 1;
 }
 
-// The run's own setting; in a dry run the end of the range that asks most of a policy.
+// The run's own setting, or the manifest's default for it; in a dry run the end of the range that asks most of a
+// policy.
 std::optional<double> setting(const Study& s, const std::string& name, bool lowest = false) {
-  if (s.settings)
-    if (const auto at = s.settings->find(name); at != s.settings->end()) return at->second;
   const auto range = s.charter.manifest.settings.find(name);
-  if (!s.dry_run || range == s.charter.manifest.settings.end()) return {};
+  if (range == s.charter.manifest.settings.end()) return {};
+  if (s.settings) {
+    const auto chosen = s.settings->find(name);
+    return chosen != s.settings->end() ? chosen->second : range->second.otherwise;
+  }
+  if (!s.dry_run) return {};
   return lowest ? range->second.from : range->second.to;
 }
 

@@ -113,4 +113,55 @@ const std::vector<Row>& requirements() {
 }
 // clang-format on
 
+bool attested_by(const Row& row) {
+  return row.by == By::participant || row.by == By::dry_run_attested;
+}
+
+attest::Decision decide(const Row& row, const Study& study, bool broken) {
+  Asked a{study,
+          row.by == By::participant ? study.participant_claims("usz") : study.claims(),
+          {.charter = study.charter, .at = study.at}};
+  const auto task = [&](const char* kind) {
+    a.about.task = study.task(kind);
+    a.about.settings = attest::complete_settings(study.charter.manifest, {}).value();
+    a.about.spent.emplace();
+    if (std::string_view(kind) == "train") a.about.task->weight = 100;
+  };
+  switch (row.by) {
+    case By::dry_run:
+    case By::dry_run_attested:
+      return attest::check(study.charter, study.at);
+    case By::aggregator:
+      a.about.host_data.emplace();
+      break;
+    case By::participant:
+      a.about.claims_of_participant = true, a.about.participant = "usz";
+      break;
+    case By::launch:
+      a.about.launch = study.launch();
+      break;
+    case By::train:
+      task("train");
+      break;
+    case By::statistics:
+      task("statistics");
+      break;
+    case By::evaluate:
+      task("evaluate");
+      break;
+  }
+  if (broken && row.breaks) row.breaks(a);
+  const bool none = row.by == By::launch || a.claims.kind == "absent";
+  if (row.requirement == "policy" && broken) {
+    attest::Policy other = study.policy(row.owner);
+    other.digest[0] ^= 1;
+    return attest::judge(&a.claims, a.about, other);
+  }
+  return attest::judge(none ? nullptr : &a.claims, a.about, study.policy(row.owner));
+}
+
+std::string owner_of(const Row& row, const Study& study) {
+  return row.finding_owner.empty() ? study.policy(row.owner).owner_text() : row.finding_owner;
+}
+
 }  // namespace cloister::tests

@@ -31,4 +31,11 @@ struct Row {
 
 const std::vector<Row>& requirements();
 
+/// Does the row need a study whose model owner asks for attested participants?
+bool attested_by(const Row& row);
+/// What the row's owner decides over `study`; with `broken`, after row.breaks.
+attest::Decision decide(const Row& row, const Study& study, bool broken);
+/// Whose finding the row expects, as Finding::owner.
+std::string owner_of(const Row& row, const Study& study);
+
 }  // namespace cloister::tests
