@@ -8,14 +8,21 @@ namespace {
 using Clock = std::chrono::steady_clock;
 constexpr auto progress_interval = std::chrono::milliseconds(500);
 
-// What an error of the staging means to people. The engine's text names the check and where it failed, never a value.
+// What an error of the staging means to people. The engine names tensor, element and check, never a value.
 attest::Finding finding_of(const Error& error) {
-  return {.met = false,
-          .owner = "charter",
-          .requirement = error.where,
-          .wanted = "an update whose every value, length and digest holds",
-          .found = error.what,
-          .remedy = "train again; the sum is as it was"};
+  constexpr std::string_view wanted = "wanted ", found = ", found ";
+  attest::Finding out{.met = false,
+                      .owner = "charter",
+                      .requirement = error.where,
+                      .wanted = "an update that holds what it announced",
+                      .found = error.what,
+                      .remedy = "mend the trainer; the sum is as it was"};
+  const std::size_t w = error.what.find(wanted), f = error.what.rfind(found);
+  if (w == std::string::npos || f == std::string::npos || f < w) return out;
+  if (w > 2) out.requirement += ": " + error.what.substr(0, w - 2);
+  out.wanted = error.what.substr(w + wanted.size(), f - w - wanted.size());
+  out.found = error.what.substr(f + found.size());
+  return out;
 }
 
 }  // namespace

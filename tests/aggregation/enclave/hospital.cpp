@@ -137,6 +137,10 @@ awaitable<void> Hospital::send(const round::Message& message) {
   co_await link_->send(round::type(message), round::protobuf(message));
 }
 
+awaitable<void> Hospital::send_data(Bytes bytes) {
+  co_await link_->send_data(bytes);
+}
+
 awaitable<void> Hospital::act(round::Send& step) {
   if (auto* update = std::get_if<messages::Update>(&step.message);
       update && script.change_announcement && task_ == "train")
@@ -174,6 +178,7 @@ awaitable<void> Hospital::act(round::RunTask& step) {
   std::uint64_t claimed = task.task == "train" ? weight : 1;
   if (script.change_update) script.change_update(task, update_, claimed);
   co_await perform(machine_->task_done(task.round, base::sha256(update_), update_.size(), claimed));
+  if (script.change_sent_bytes && task.task == "train") script.change_sent_bytes(update_);
 }
 
 awaitable<void> Hospital::act(round::StopTask&) {
@@ -191,7 +196,7 @@ awaitable<void> Hospital::act(round::SendUpdate& step) {
     link_->close();
     throw Exception(base::unavailable(owner, "cut"));
   }
-  co_await link_->send_data(View(update_).subspan(step.offset, step.length - step.offset));
+  co_await link_->send_data(View(update_).subspan(step.offset, step.length));
 }
 
 awaitable<void> Hospital::act(round::SignReceipt&) {

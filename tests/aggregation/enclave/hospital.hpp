@@ -14,7 +14,8 @@ class Hospital;
 struct Script {
   /// What the trainer makes of a task; default: small multiples of 2^-10 that depend on owner and round.
   std::function<void(const round::OfferedTask&, Bytes& update, std::uint64_t& weight)> change_update{};
-  std::function<void(messages::Update&)> change_announcement{};
+  std::function<void(messages::Update&)> change_announcement{};  ///< of a train update
+  std::function<void(Bytes&)> change_sent_bytes{};               ///< of a train update, once it was announced
   std::function<bool(const round::OfferedTask&)> never_finishes{};
   std::function<awaitable<void>(Hospital&, const round::OfferedTask&)> before_task{};
   std::function<awaitable<void>(Hospital&, const round::Message&)> on_message{};  ///< before the machine sees it
@@ -31,6 +32,7 @@ class Hospital {
   /// Dials and takes part until so many runs have ended. A connection that its script cuts is dialled again.
   awaitable<void> take_part(std::uint64_t runs = 1);
   awaitable<void> send(const round::Message& message);
+  awaitable<void> send_data(Bytes bytes);
 
   Bytes update_of(const round::OfferedTask& task) const;
 
