@@ -84,7 +84,10 @@ Result<void> read_texts(Reader& r, Charter& out, const std::string& where) {
   auto manifest = parse_manifest(r.string("manifest", largest_text), where + ": manifest");
   if (r.ok() && !manifest) return manifest.error();
   if (manifest) out.manifest = *std::move(manifest);
-  for (std::uint32_t n = read_count(r, "policies"); n > 0 && r.ok(); --n) {
+  const std::uint32_t policies = read_count(r, "policies");
+  if (r.ok() && policies != out.manifest.parties.size())
+    r.fail("policies", fmt::format("wanted one per party ({}), found {}", out.manifest.parties.size(), policies));
+  for (std::uint32_t n = policies; n > 0 && r.ok(); --n) {
     const std::string text = r.string("policy", largest_text);
     if (!r.ok()) break;
     auto policy = parse_policy(text, fmt::format("{}: policy {}", where, out.policies.size() + 1));

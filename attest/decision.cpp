@@ -6,8 +6,12 @@
 namespace cloister::attest {
 
 std::string Finding::text() const {
-  return fmt::format("{} {}: {}: wanted {}, found {}{}{}", met ? "met for" : "denied by", owner, requirement, wanted,
-                     found, met || remedy.empty() ? "" : "; ", met ? "" : remedy);
+  std::string out = fmt::format("{} {}: {}: wanted {}, found {}{}{}", met ? "met for" : "denied by", owner, requirement,
+                                wanted, found, met || remedy.empty() ? "" : "; ", met ? "" : remedy);
+  // What was found may be a peer's words: it must not end the line or move a terminal's cursor.
+  for (char& c : out)
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+  return out;
 }
 
 std::string Finding::json() const {

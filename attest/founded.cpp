@@ -29,10 +29,10 @@ Gathered gather(const std::vector<OwnerSignature>& all, const Party& party, Veri
     const base::PublicKey* key = key_of(party, s.signer);
     if (key == nullptr)
       out.wrong = fmt::format("a signature by {}, who is not one of its signers", s.signer);
-    else if (!verifies(*key, s.signature))
-      out.wrong = fmt::format("a signature by {} that does not verify", s.signer);
     else if (!out.signers.insert(s.signer).second)
       out.wrong = fmt::format("two signatures by {}", s.signer);
+    else if (!verifies(*key, s.signature))
+      out.wrong = fmt::format("a signature by {} that does not verify", s.signer);
   }
   return out;
 }
@@ -90,8 +90,8 @@ void succession(Decision& d, const Charter& c) {
   for (const OwnerSignature& s : c.succession) {
     const auto at = std::find_if(previous->witnesses.begin(), previous->witnesses.end(),
                                  [&](const Statement::Witness& w) { return w.owner == s.owner; });
-    if (at == previous->witnesses.end() || !at->key.verifies("cloister charter v1", statement, s.signature) ||
-        !agreed.insert(s.owner).second)
+    if (at == previous->witnesses.end() || !agreed.insert(s.owner).second ||
+        !at->key.verifies("cloister charter v1", statement, s.signature))
       wrong = s.owner;
   }
   const bool met = wrong.empty() && agreed.size() >= previous->witness_quorum;

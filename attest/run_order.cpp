@@ -65,6 +65,7 @@ Result<RunOrder> RunOrder::parse_submission(View bytes) {
   RunOrder out;
   out.charter = r.array<32>("charter");
   out.submitter = r.string("submitter", 64);
+  if (r.ok() && !valid_name(out.submitter)) r.fail("submitter", "wanted a name of a-z, 0-9 and -");
   std::string last;
   for (std::uint32_t n = r.u32("settings"); n > 0 && r.ok(); --n) {
     std::string name = r.string("setting", 64);

@@ -86,6 +86,23 @@ std::string party_json(const Charter& c, const attest::Party& p) {
       json_escape(signers_of(c.policy_signatures, p.owner)));
 }
 
+// A witness signs one successor of a charter. What it signed stands beside its key, durable before the signature
+// exists.
+void remember_succession(const Charter& c, const std::string& key_file) {
+  const std::string path = key_file + ".successions";
+  std::string text = std::filesystem::exists(path) ? read_text(path) : "";
+  const std::string before = c.previous ? base::digest_text(*c.previous) : "", after = base::digest_text(c.digest);
+  if (const std::size_t at = text.find(before + " "); at != std::string::npos) {
+    const std::string signed_for = text.substr(at + before.size() + 1, after.size());
+    if (signed_for != after)
+      throw Exception(base::denied(
+          path, fmt::format("this witness agreed that {} succeeds {}: not a second one", signed_for, before)));
+    return;
+  }
+  text += fmt::format("{} {}\n", before, after);
+  base::write_file(path, base::view(text), 0600).value();
+}
+
 }  // namespace
 
 int run_charter_draft(const CharterDraftOptions& o, bool json) {
@@ -114,10 +131,12 @@ int run_charter_draft(const CharterDraftOptions& o, bool json) {
 int run_charter_sign(const CharterSignOptions& o, bool json) {
   Charter c = read_charter(o.file);
   const base::PrivateKey key = base::PrivateKey::load(o.key).value();
-  if (o.witness)
+  if (o.witness) {
     attest::sign_succession(c, o.owner, key).value();
-  else
+    remember_succession(c, o.key);
+  } else {
     attest::sign_charter(c, o.owner, o.signer, key).value();
+  }
   const std::string out = o.out.empty() ? o.file : o.out;
   write_charter(out, c);
   const std::vector<attest::Finding> refusals = own_refusals(c, o.owner);

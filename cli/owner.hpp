@@ -55,8 +55,8 @@ struct CharterSignOptions {
   bool witness = false;  ///< as a witness of the predecessor, instead of a signer
   std::string out;       ///< empty: in place
 };
-/// Signs charter and policy. Says what the owner's own policy would refuse in it, but signs: that policy goes on
-/// refusing.
+/// Signs charter and policy; as a witness, one successor of a charter ever (KEY.successions remembers). Says what the
+/// owner's own policy would refuse in it, but signs: that policy goes on refusing.
 int run_charter_sign(const CharterSignOptions& options, bool json);
 
 struct CharterFinalizeOptions {

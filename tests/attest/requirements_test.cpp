@@ -109,6 +109,12 @@ TEST(Requirements, ANamedMeasurementCountsOnlyByTheSignerThatThePolicyNames) {
   EXPECT_THAT(d.refusals()[0].wanted, HasSubstr("the charter has no such reference value"));
 }
 
+TEST(Requirements, APeersWordsStayOnTheirLine) {
+  const Finding f{false, "usz (data)", "aggregator.tee", "simulated", "tdx\ndenied by nobody\x1b[2J", "x"};
+  EXPECT_EQ(f.text(), "denied by usz (data): aggregator.tee: wanted simulated, found tdx?denied by nobody?[2J; x");
+  EXPECT_THAT(f.json(), HasSubstr("tdx\\ndenied by nobody\\u001b[2J"));
+}
+
 TEST(Requirements, NothingEvaluatedIsADenial) {
   EXPECT_FALSE(Decision{}.allowed());
   EXPECT_EQ(Decision{}.explain(), "denied: no requirement was evaluated");

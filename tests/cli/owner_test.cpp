@@ -266,6 +266,31 @@ TEST_F(Owner, CharterShowNamesEveryPartyAndThatNothingIsProtected) {
               HasSubstr("no differential privacy protects this study"));
 }
 
+TEST_F(Owner, AWitnessSignsOneSuccessorOfACharter) {
+  const tests::Study study;
+  const std::string first = path("first.charter");
+  base::write_file(first, study.charter.serialize()).value();
+  const std::string key = write("witness.key", study.keys("usz").witness->pem(), 0600);
+  const auto successor = [&](const std::string& name, int days) {
+    cli::CharterDraftOptions o{.manifest = write("study.toml", study.manifest),
+                               .policies = {},
+                               .references = {},
+                               .previous = first,
+                               .not_after = base::text(study.at + std::chrono::days(days)),
+                               .out = path(name)};
+    for (const auto& [file, text] : study.policies) o.policies.push_back(write(file, text));
+    EXPECT_EQ(output([&] { return cli::run_charter_draft(o, true); }).first, done);
+    return cli::CharterSignOptions{.file = o.out, .owner = "usz", .signer = "", .key = key, .witness = true, .out = ""};
+  };
+  const auto second = successor("second.charter", 20), other = successor("other.charter", 21);
+  for (int again = 0; again < 2; ++again)
+    EXPECT_EQ(output([&] { return cli::run_charter_sign(second, true); }).first, done);
+  EXPECT_EQ(attest::parse_charter(base::read_file(second.file, 1 << 20).value(), "c")->succession.size(), 1u);
+  EXPECT_THAT(error_of([&] { cli::run_charter_sign(other, true); }),
+              HasSubstr("succeeds " + base::digest_text(study.charter.digest) + ": not a second one"));
+  EXPECT_TRUE(attest::parse_charter(base::read_file(other.file, 1 << 20).value(), "c")->succession.empty());
+}
+
 TEST_F(Owner, AReferenceValueIsSignedAndReadBack) {
   const base::PrivateKey key = base::PrivateKey::generate();
   const std::string out = path("aggregator.reference.toml");
