@@ -10,14 +10,19 @@ namespace cloister::aggregation {
 namespace {
 
 /// McMahan et al. 2017, Algorithm 1: the next model is the weighted mean of the clients' models, which is this model
-/// plus the weighted mean of their deltas. FedProx (Li et al. 2020, Algorithm 2) is the same on the server.
+/// plus the weighted mean of their deltas. FedProx (Li et al. 2020, Algorithm 2) is the same on the server. Another
+/// server learning rate than 1 makes it Reddi et al. 2021, Algorithm 1 with SGD: x_{t+1} = x_t + eta Delta_t.
 class FedAvg final : public ServerOptimizer {
  public:
+  explicit FedAvg(const Settings& settings) : eta_(settings.at("server_learning_rate")) {}
   void step(std::size_t, std::span<float> model, std::span<const double> mean_delta) override {
     for (std::size_t i = 0; i < model.size(); ++i)
-      model[i] = static_cast<float>(static_cast<double>(model[i]) + mean_delta[i]);
+      model[i] = static_cast<float>(static_cast<double>(model[i]) + eta_ * mean_delta[i]);
   }
   Bytes state() const override { return {}; }
+
+ private:
+  double eta_;
 };
 
 /// Reddi et al. 2021, "Adaptive Federated Optimization", Algorithm 2, FedAdam. No bias correction, as there.
@@ -64,8 +69,8 @@ class FedAdam final : public ServerOptimizer {
   std::vector<std::vector<float>> m_, v_;
 };
 
-std::unique_ptr<ServerOptimizer> fedavg(const Settings&, const Schema&) {
-  return std::make_unique<FedAvg>();
+std::unique_ptr<ServerOptimizer> fedavg(const Settings& settings, const Schema&) {
+  return std::make_unique<FedAvg>(settings);
 }
 std::unique_ptr<ServerOptimizer> fedadam(const Settings& settings, const Schema& model) {
   return std::make_unique<FedAdam>(settings, model);
@@ -78,10 +83,14 @@ constexpr double positive = std::numeric_limits<double>::min();
 
 const std::vector<Algorithm>& algorithms() {
   static const std::vector<Algorithm> all{
-      {"fedavg", "the weighted mean of the participants' models (McMahan et al. 2017)", {}, fedavg},
+      {"fedavg",
+       "the weighted mean of the participants' models (McMahan et al. 2017)",
+       {{"server_learning_rate", 1, positive, unbounded, "eta: factor on the mean delta"}},
+       fedavg},
       {"fedprox",
        "FedAvg whose trainers are held near the round's model by a proximal term (Li et al. 2020)",
-       {{"mu", 0.01, 0, unbounded, "strength of the proximal term, told to the trainers"}},
+       {{"server_learning_rate", 1, positive, unbounded, "eta: factor on the mean delta"},
+        {"mu", 0.01, 0, unbounded, "strength of the proximal term, told to the trainers"}},
        fedavg},
       {"fedadam",
        "Adam on the server over the weighted mean of the deltas (Reddi et al. 2021)",

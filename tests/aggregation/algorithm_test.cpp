@@ -35,6 +35,14 @@ TEST(FedAvg, AddsTheWeightedMeanOfTheDeltas) {
   }
 }
 
+TEST(FedAvg, AServerLearningRateScalesTheStep) {
+  const Format format = train(2);
+  Model model{format->schema, {1, 2}};
+  const auto server = optimizer("fedavg", format->schema, {{"server_learning_rate", 0.5}});
+  apply(*server, report(format, {{{1, -4}, 10}}), model).value();
+  EXPECT_THAT(model.values, ::testing::ElementsAre(1.5, 0));
+}
+
 TEST(FedAdam, FollowsThePapersUpdateRule) {
   // Worked by hand from Algorithm 2 with eta = 0.5, beta1 = 0.5, beta2 = 0.75, tau = 0.5, v_{-1} = tau^2 = 0.25:
   // round 1, delta 1:   m = 0.5,   v = 0.4375,     x = 0.5 * 0.5 / (0.6614378 + 0.5)             = 0.2152504
