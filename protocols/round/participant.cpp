@@ -13,6 +13,8 @@ namespace {
 
 constexpr std::string_view return_deadline = "aggregator returns", silence_deadline = "aggregator speaks";
 
+constexpr int strikes_at_most = 20;
+
 std::string about(std::string_view what, std::uint32_t round) {
   return fmt::format("{} of round {}", what, round);
 }
@@ -86,8 +88,13 @@ std::string_view Participant::Impl::awaited() const {
 }
 
 void Participant::Impl::unexpected(std::string_view what) {
-  out.emplace_back(Disconnect{fmt::format("got {} while waiting for {}", what, awaited())});
+  const std::string reason = fmt::format("got {} while waiting for {}", what, awaited());
+  out.emplace_back(Disconnect{reason});
   key.reset();  // what is still under way on that connection is not read
+  if (++strikes > strikes_at_most && state != State::finished)
+    finish(Outcome::failed,
+           fmt::format("the aggregator broke the protocol {} times without a committed round between: {}", strikes,
+                       reason));
 }
 
 // --- Offer, model, task ----------------------------------------------------------------------------------------------
@@ -101,7 +108,7 @@ void Participant::Impl::on(const messages::Offer& message) {
       missed.set_receipt(message.last_receipt());
       *missed.mutable_acknowledgements() = message.last_acknowledgements();
       on(missed);
-      if (!key) return;
+      if (!key || state == State::finished) return;
     }
   }
   if (answered_here && record.answered == message.round() && record.offer == offer_digest(message))
@@ -263,8 +270,10 @@ void Participant::Impl::on(const messages::Receipt& message) {
   if (own)
     d.add(check(leaf_holds(message, *receipt), "own update under the receipt's root", "a path from its digest",
                 "the path does not hold", "count the bytes that were sent"));
-  if (!d.allowed()) return decline(round, about("receipt", round), std::move(d));
-
+  if (!d.allowed()) {
+    refused_receipt = receipt->digest;
+    return decline(round, about("receipt", round), std::move(d));
+  }
   stop_task();
   state = State::signed_;
   record.receipt_key = key;
@@ -286,8 +295,12 @@ void Participant::Impl::on(const messages::Committed& message) {
                 "a round has one receipt: begin a new run"));
   } else if (round <= last()) {
     return;  // once more
+  } else if (round > last() + 1) {
+    return unexpected(about("Committed", round));  // those before it come after the next hello
   } else {
     d = judge_receipt(*receipt);
+    d.add(check(refused_receipt != receipt->digest, "receipt that this owner witnesses", "one that it did not refuse",
+                refused_receipt == receipt->digest ? "the refused one" : "not refused", "see why it was refused"));
     const std::vector<Bytes> acks = [&] {
       std::vector<Bytes> bytes;
       for (const std::string& a : message.acknowledgements()) bytes.push_back(base::copy(base::view(a)));
@@ -311,8 +324,10 @@ void Participant::Impl::on(const messages::Committed& message) {
       return;
     }
   }
+  // What the witnesses committed against this owner's judgement, it does not go on from.
+  const std::string why = d.explain();
   decline(round, about("committed receipt", round), std::move(d), equivocation);
-  unexpected(about("Committed", round));
+  finish(Outcome::refused, why);
 }
 
 void Participant::Impl::keep(SignedReceipt receipt, std::vector<Bytes> acknowledgements) {
@@ -324,13 +339,14 @@ void Participant::Impl::keep(SignedReceipt receipt, std::vector<Bytes> acknowled
   committed = std::move(receipt);
   state = State::idle;
   confirmed = false;
+  strikes = 0;
   out.emplace_back(Keep{round, {record.committed, std::move(acknowledgements)}, record});
 }
 
 void Participant::Impl::on(const messages::MissedReceipts& message) {
   for (const messages::Committed& c : message.committed()) {
     on(c);
-    if (!key) return;
+    if (!key || state == State::finished) return;
   }
 }
 

@@ -29,11 +29,13 @@ struct Participant::Impl {
   std::optional<base::PublicKey> key;  ///< of the instance on the open connection
   std::optional<OfferedTask> offered;  ///< of the round under way, since the start of this process
   messages::Offer offer;
-  std::optional<messages::Decline> declined;  ///< why this site sits the round out
-  bool answered_here = false;                 ///< on this connection
-  bool update_sent = false;                   ///< announced on this connection: Resume may come
-  bool confirmed = false;                     ///< the aggregator said that it stored this round's update
-  std::optional<std::uint64_t> requested;     ///< the offset of the ModelRequest whose Transfer is awaited
+  std::optional<base::Sha256> refused_receipt;  ///< the last one that this owner would not sign
+  int strikes = 0;                              ///< broken connections by this side since the last committed round
+  std::optional<messages::Decline> declined;    ///< why this site sits the round out
+  bool answered_here = false;                   ///< on this connection
+  bool update_sent = false;                     ///< announced on this connection: Resume may come
+  bool confirmed = false;                       ///< the aggregator said that it stored this round's update
+  std::optional<std::uint64_t> requested;       ///< the offset of the ModelRequest whose Transfer is awaited
 
   ParticipantSteps out;
 

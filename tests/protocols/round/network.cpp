@@ -9,7 +9,7 @@ using round::Message;
 
 namespace {
 
-constexpr std::size_t chunk = 13;  // several frames for the smallest transfer, the last one short
+constexpr std::size_t chunk = 20;  // several frames for the smallest transfer, the last one short
 constexpr std::uint64_t model_length = 48;
 
 std::array<std::uint64_t, 4> words(View bytes) {
@@ -78,7 +78,13 @@ Network::Network(const Study& s, attest::Settings settings, std::uint64_t seed)
 }
 
 round::ParticipantSetup Network::participant_setup(const std::string& owner) const {
-  return {owner, charter, order.run, *study.keys(owner).witness, small_shapes(), nodes_.at(owner).gate, {}};
+  return {owner,
+          charter,
+          order.run,
+          *study.keys(owner).witness,
+          small_shapes(),
+          nodes_.at(owner).gate,
+          nodes_.at(owner).withdrawal};
 }
 
 round::AggregatorSetup Network::aggregator_setup() const {
@@ -283,8 +289,8 @@ void Network::deliver_to_participant(Node& n) {
 // --- The wire --------------------------------------------------------------------------------------------------------
 
 void Network::on_wire(Node& n, std::deque<Item>& queue, Item item) {
-  const std::size_t index = messages++;
-  WireFault::Kind kind = fault.at == index ? fault.kind : WireFault::Kind::none;
+  const std::size_t index = n.messages++;
+  WireFault::Kind kind = fault.owner == n.owner && fault.at == index ? fault.kind : WireFault::Kind::none;
   if (fault_count > 0 && std::uniform_real_distribution<>()(random_) < fault_rate) {
     --fault_count;
     kind = static_cast<WireFault::Kind>(1 + random_() % 4);

@@ -27,9 +27,10 @@ attest::Settings one_train_round();
 /// What an owner's child makes of a task: 32 bytes that depend on everything it was given.
 Bytes update_of(const std::string& owner, const round::OfferedTask& task, const std::optional<base::Sha256>& model);
 
-/// One fault on the wire, at the n-th message of the run (counted over all links, data frames too).
+/// One fault on the wire: at the n-th message of an owner's link (both directions, data frames too).
 struct WireFault {
   enum class Kind { none, drop, repeat, reorder, cut } kind = Kind::none;
+  std::string owner{};
   std::size_t at = 0;
 };
 
@@ -59,12 +60,14 @@ struct Node {
   std::optional<round::Ended> ended;
   std::set<std::pair<std::uint32_t, base::Sha256>> signed_receipts;  ///< every acknowledgement that ever left
   std::size_t steps = 0;
-  std::uint64_t life = 0;  ///< of process and connection: events of an earlier one are void
+  std::size_t messages = 0;  ///< on its link
+  std::uint64_t life = 0;    ///< of process and connection: events of an earlier one are void
   bool up_link = false;
   std::optional<round::ReceiveModel> receiving;
   std::function<attest::Decision(const round::OfferedTask&)> gate;
   std::optional<std::string> task_fails;
   bool down = false;  ///< never comes
+  Bytes withdrawal;   ///< in force when its process starts
 };
 
 class Network {
