@@ -17,8 +17,14 @@ namespace simulated = attest::simulated;
 class GuestTee final : public Tee {
  public:
   explicit GuestTee(simulated::Guest guest) : guest_(std::move(guest)) {}
-  Result<Bytes> launch_document() override { return guest_.document(); }
-  Result<Bytes> evidence(const Array<64>& report_data) override { return guest_.evidence(report_data); }
+  Result<Bytes> launch_document() override {
+    auto document = guest_.document();
+    if (!document) return document.error();
+    if (const auto launch = protocols::launch::LaunchDocument::parse(*document)) expected_ = launch->measurement;
+    return document;
+  }
+  /// Asks for what it was launched as. The TEE states what it measured: a patched copy that asks the same is found out.
+  Result<Bytes> evidence(const Array<64>& report_data) override { return guest_.evidence(report_data, expected_); }
   bool ended() const override {
     pollfd link{.fd = simulated::guest_descriptor, .events = POLLRDHUP, .revents = 0};
     return ::poll(&link, 1, 0) > 0 && (link.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
@@ -26,6 +32,7 @@ class GuestTee final : public Tee {
 
  private:
   simulated::Guest guest_;
+  Bytes expected_;
 };
 
 int serve(Tee& tee, const std::shared_ptr<base::Log>& log) {

@@ -1,11 +1,15 @@
 #include "tests/aggregation/enclave/world.hpp"
 
 #include <boost/asio/redirect_error.hpp>
+#include <filesystem>
 #include <fmt/format.h>
+#include <signal.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "attest/judge.hpp"
+#include "base/file.hpp"
 #include "protocols/launch/checks.hpp"
 
 namespace cloister::tests {
@@ -14,11 +18,21 @@ namespace simulated = attest::simulated;
 
 namespace {
 
-simulated::Platform a_platform() {
+const std::string aggregator_path = CLOISTER_BINARY_DIR "/bin/cloister-aggregator";
+
+std::string text_of(std::exception_ptr error) {
+  try {
+    std::rethrow_exception(error);
+  } catch (const std::exception& e) {
+    return e.what();
+  }
+}
+
+simulated::Platform a_platform(base::PrivateKey key = base::PrivateKey::generate()) {
   simulated::PlatformFacts facts;
   facts.tcb_date = base::now() - std::chrono::days(10);
   facts.advisories = {"INTEL-SA-00001"};
-  return {base::PrivateKey::generate(), facts};
+  return {std::move(key), facts};
 }
 
 // tests/support/study.cpp lists this for a hospital's own machine; the edit below puts the real platform in its place.
@@ -50,7 +64,9 @@ Result<Bytes> FakeTee::evidence(const Array<64>& report_data) {
 }
 
 World::World(WorldOptions o)
-    : initial_model(zero_model(o.width).serialize()), platform(a_platform()), log_fd_(::memfd_create("log", 0)) {
+    : initial_model(zero_model(o.width).serialize()),
+      platform(a_platform(platform_key)),
+      log_fd_(::memfd_create("log", 0)) {
   StudyOptions options;
   options.edits = o.edits;
   options.edits.push_back({"manifest", "deadline = \"1m\"", "deadline = \"" + o.round_deadline + "\""});
@@ -58,6 +74,11 @@ World::World(WorldOptions o)
   options.edits.push_back({"manifest", "bins = 1000", "bins = 10"});
   options.attested_participants = o.attested_participants;
   options.platform = platform.identity();
+  if (o.processes) {
+    const auto measured = simulated::measure_file(aggregator_path, {});
+    if (!measured) throw Exception(measured.error());
+    options.measurement = base::copy(*measured);
+  }
   options.initial_model = base::sha256(initial_model);
   options.tensors = fmt::format(
       "[[model.tensors]]\nname = \"weight\"\nshape = [1, {}]\ndtype = \"float32\"\n[[model.tensors]]\nname = "
@@ -81,6 +102,13 @@ World::World(WorldOptions o)
                                                                     .host = "127.0.0.1",
                                                                     .port = 0},
                                   study->charter.digest);
+  if (o.processes)
+    start_processes();
+  else
+    start_here(o);
+}
+
+void World::start_here(const WorldOptions& o) {
   log = base::Log::to_descriptor("aggregator", log_fd_);
   auto instance = enclave::make_instance(*tee, base::now());
   if (!instance) throw Exception(instance.error());
@@ -88,23 +116,33 @@ World::World(WorldOptions o)
                                     {.slots = o.slots, .now = [this] { return base::now() + clock_offset; }});
   if (!made) throw Exception(made.error());
   server = std::move(*made);
+  port = server->port();
   asio::co_spawn(io, server->serve(), [this](std::exception_ptr error, std::string reason) {
-    if (error) {
-      try {
-        std::rethrow_exception(error);
-      } catch (const std::exception& e) {
-        reason = std::string("exception: ") + e.what();
-      }
-    }
-    ended = reason;
+    ended = error ? "exception: " + text_of(error) : reason;
   });
 }
 
+void World::start_processes() {
+  folder_ = (std::filesystem::temp_directory_path() / "cloister-enclave-XXXXXX").string();
+  if (::mkdtemp(folder_.data()) == nullptr) throw std::runtime_error("no temporary folder");
+  const auto must = [](Result<void> r) {
+    if (!r) throw Exception(r.error());
+  };
+  must(base::write_file(folder_ + "/platform.key", base::view(platform_key.pem()), 0600));
+  must(base::write_file(folder_ + "/platform.toml", base::view(platform.facts().toml())));
+  process = std::make_unique<TeeProcess>(folder_, aggregator_path, tee->host_data, tee->document, log_fd_);
+  run(until_logged("\"listening\""));
+  const std::string line = logged("\"listening\"").front();
+  port = static_cast<std::uint16_t>(std::stoi(line.substr(line.find("\"port\":") + 7)));
+}
+
 World::~World() {
-  server->end("the test is over");
+  if (server) server->end("the test is over");
   hang_up_launcher();
   io.restart();
   io.run_for(std::chrono::seconds(20));
+  process.reset();
+  if (!folder_.empty()) std::filesystem::remove_all(folder_);
   ::close(log_fd_);
 }
 
@@ -125,11 +163,7 @@ void World::run(awaitable<void> work) {
 void World::spawn(awaitable<void> work, std::string name) {
   asio::co_spawn(io, std::move(work), [this, name = std::move(name)](std::exception_ptr error) {
     if (!error) return;
-    try {
-      std::rethrow_exception(error);
-    } catch (const std::exception& e) {
-      failures.push_back(name + ": " + e.what());
-    }
+    failures.push_back(name + ": " + text_of(error));
   });
 }
 
@@ -167,6 +201,10 @@ awaitable<void> World::renew(std::chrono::seconds period) {
   const Bytes bytes = grant(period);
   message.set_grant(bytes.data(), bytes.size());
   co_await launcher_->send(messages::GRANT, message);
+}
+
+awaitable<void> World::tell_as_launcher(messages::MessageType type, const google::protobuf::MessageLite& message) {
+  co_await launcher_->send(type, message);
 }
 
 void World::hang_up_launcher() {
@@ -215,6 +253,49 @@ std::vector<std::string> World::logged(std::string_view text) const {
     at = end + 1;
   }
   return out;
+}
+
+awaitable<void> World::until_logged(std::string text) {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+  while (logged(text).empty()) {
+    if (std::chrono::steady_clock::now() > deadline) throw std::runtime_error("never logged: " + text);
+    asio::steady_timer tick(io, std::chrono::milliseconds(10));
+    co_await tick.async_wait(asio::use_awaitable);
+  }
+}
+
+TeeProcess::TeeProcess(const std::string& folder, const std::string& guest, const Array<32>& host_data, View document,
+                       int output) {
+  const int fd = ::memfd_create("document", 0);
+  if (::pwrite(fd, document.data(), document.size(), 0) != static_cast<ssize_t>(document.size()))
+    throw std::runtime_error("memfd");
+  const std::string tee = CLOISTER_BINARY_DIR "/bin/cloister-simulated-tee", host = base::hex(host_data),
+                    number = std::to_string(fd);
+  const std::vector<const char*> arguments = {tee.c_str(),    "--platform",  folder.c_str(), "--guest",
+                                              guest.c_str(),  "--host-data", host.c_str(),   "--document",
+                                              number.c_str(), "--memory",    "536870912",    nullptr};
+  pid_ = ::fork();
+  if (pid_ == 0) {
+    ::dup2(output, 1);
+    ::execv(tee.c_str(), const_cast<char* const*>(arguments.data()));
+    ::_exit(127);
+  }
+  ::close(fd);
+}
+
+TeeProcess::~TeeProcess() {
+  kill();
+  if (!status_) ::waitpid(pid_, nullptr, 0);
+}
+
+std::optional<int> TeeProcess::status() {
+  int status = 0;
+  if (!status_ && ::waitpid(pid_, &status, WNOHANG) == pid_) status_ = status;
+  return status_;
+}
+
+void TeeProcess::kill() {
+  if (!status()) ::kill(pid_, SIGKILL);
 }
 
 }  // namespace cloister::tests

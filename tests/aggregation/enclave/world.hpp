@@ -25,6 +25,23 @@ struct WorldOptions {
   std::size_t slots = 4;
   std::size_t width = 6;  ///< of the model's weight tensor
   std::chrono::milliseconds duration = std::chrono::hours(1);
+  bool processes =
+      false;  ///< the real cloister-aggregator under the real cloister-simulated-tee; slots are then its own
+};
+
+/// cloister-simulated-tee with the guest that it starts. Killed with the object.
+class TeeProcess {
+ public:
+  TeeProcess(const std::string& folder, const std::string& guest, const Array<32>& host_data, View document,
+             int output);
+  ~TeeProcess();
+  /// Its exit status, once it ended.
+  std::optional<int> status();
+  void kill();
+
+ private:
+  int pid_;
+  std::optional<int> status_;
 };
 
 /// A waiting that a test ends.
@@ -71,24 +88,29 @@ class World {
   /// The launcher's link: takes the instance, grants it for `period` by the world's clock, and stays.
   awaitable<void> launch(std::chrono::seconds period = std::chrono::hours(1));
   awaitable<void> renew(std::chrono::seconds period);
+  awaitable<void> tell_as_launcher(messages::MessageType type, const google::protobuf::MessageLite& message);
   void hang_up_launcher();
 
-  channel::Endpoint endpoint() const { return {"127.0.0.1", server->port(), ""}; }
+  channel::Endpoint endpoint() const { return {"127.0.0.1", port, ""}; }
   channel::EnclaveExpectation expectation(const std::string& owner) const;
   /// `owner`'s attested link with the key that the charter names.
   awaitable<channel::ConnectionPtr> dial(std::string owner, std::optional<attest::Attester> attester = {}) const;
   /// Lines of the enclave's log so far that hold `text`.
   std::vector<std::string> logged(std::string_view text) const;
+  awaitable<void> until_logged(std::string text);
 
   boost::asio::io_context io{1};
   Bytes initial_model;
+  base::PrivateKey platform_key = base::PrivateKey::generate();
   attest::simulated::Platform platform;
   std::map<std::string, attest::simulated::Platform> hospital_platforms;
   std::unique_ptr<Study> study;
   std::unique_ptr<FakeTee> tee;
   std::chrono::seconds clock_offset{0};  ///< of the enclave's host clock
   std::shared_ptr<base::Log> log;
-  std::unique_ptr<enclave::Server> server;
+  std::unique_ptr<enclave::Server> server;  ///< null with `processes`
+  std::unique_ptr<TeeProcess> process;
+  std::uint16_t port = 0;
   std::optional<std::string> ended;  ///< why the server ended
   std::vector<std::string> failures;
   std::string instance_state;  ///< the last that the launcher was told
@@ -96,7 +118,10 @@ class World {
 
  private:
   Bytes grant(std::chrono::seconds period) const;
+  void start_here(const WorldOptions& options);
+  void start_processes();
   int log_fd_;
+  std::string folder_;  ///< the platform's, with `processes`
   channel::ConnectionPtr launcher_;
   Bytes record_;
 };
