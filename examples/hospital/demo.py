@@ -7,9 +7,8 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import os
 import pathlib
-import shutil
 import sys
 import time
 
@@ -18,7 +17,7 @@ import plot
 import refusals
 import report
 from cluster import Failed, Tools
-from data import HOSPITALS, Cohort, DataError, find
+from data import ARCHIVE, HOSPITALS, Cohort, DataError, find
 from federation import Federation
 from progress import Progress
 from study import ALGORITHM_SETTINGS, Options, Study
@@ -144,14 +143,14 @@ def main() -> int:
     tools = Tools(a.bin.resolve())
     began = time.monotonic()
     try:
-        cohort = find(a.out / "data")
+        cohort = find(a.out / "data", os.environ.get("CLOISTER_UCI_ARCHIVE", ARCHIVE))
         say(f"Data: {cohort.source}\nNote: {report.PRIVACY}; {report.SIMULATED}\n")
         result = study(a, tools, cohort)
         result["refusals"] = []
         if not a.skip_refusals:
             say("\nFour refusals\n")
             for story in refusals.STORIES:
-                say(f"{len(result['refusals']) and '' or ''}{story.title}")
+                say(story.title)
                 found = story.tell(a.out / "refusals" / story.name, tools, cohort)
                 for r in found:
                     say(report.refusal_text(r) + "\n")
