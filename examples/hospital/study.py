@@ -151,7 +151,8 @@ class Study:
         self._write_policy(MODEL_OWNER, fill("model.policy.toml", measurement=self.measurement, participants=participants, runs=o.runs,
                                              submitter_key=self.public(SUBMITTER, "submitter"), **dates), ["cto"])
         for h in HOSPITALS:
-            node = f'\n[node]                              # this hospital\'s own TEE\nplatforms = ["{self.platforms[h.owner]}"]' if h.owner in self.platforms else ""
+            own = self.platforms.get(h.owner)
+            node = f'\n[node]                              # its own TEE\nplatforms = ["{own}"]' if own else ""
             text = fill("data.policy.toml", owner=h.owner, name=h.name, purpose=PURPOSE, measurement=self.measurement, trainer=self.trainer,
                         columns=", ".join(f'"{c}"' for c in COLUMNS), runs_at_most=o.runs, rounds_at_most=o.rounds_at_most.get(h.owner, 200),
                         publish_model=o.publish_model.get(h.owner, "final"), node=node, **dates)

@@ -81,5 +81,6 @@ compile() {
 setup() {
   setup_packages
   setup_python
-  if command -v ccache >/dev/null; then export CMAKE_CXX_COMPILER_LAUNCHER=ccache; fi
+  # Two clones of one state share their objects: paths in the cache are relative to the clone.
+  if command -v ccache >/dev/null; then export CMAKE_CXX_COMPILER_LAUNCHER=ccache CCACHE_BASEDIR="$root" CCACHE_NOHASHDIR=1; fi
 }
