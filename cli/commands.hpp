@@ -15,10 +15,11 @@ void setup_coordinator(CLI::App& app, Context& context);  // coordinator.cpp
 void setup_run(CLI::App& app, Context& context);          // run_options.cpp
 void setup_measure(CLI::App& app, Context& context);      // measure.cpp
 void setup_launcher(CLI::App& app, Context& context);     // launcher.cpp
+void setup_participant(CLI::App& app, Context& context);  // participant.cpp
 
 inline const std::vector<Setup> subcommands = {
-    setup_keygen,      setup_reference, setup_policy,  setup_charter,
-    setup_coordinator, setup_run,       setup_measure, setup_launcher,
+    setup_keygen, setup_reference, setup_policy,   setup_charter,     setup_coordinator,
+    setup_run,    setup_measure,   setup_launcher, setup_participant,
 };
 
 }  // namespace cloister::cli

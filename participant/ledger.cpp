@@ -69,10 +69,16 @@ void read_receipt(base::Reader& r, LedgerState& state) {
   round.signed_receipt = base::copy(r.field("receipt", ledger_record_cap));
 }
 
+// DESIGN 6: "never refunded once a byte has left". Before its update is recorded nothing leaves, and after its end no
+// round of the run is done.
 void read_end(base::Reader& r, LedgerState& state) {
-  LedgerRun& run = state.runs[read_run(r)];
+  const RunId id = read_run(r);
+  LedgerRun& run = state.runs[id];
   run.outcome = r.string("outcome", name_cap);
   run.reason = r.string("reason", ledger_record_cap);
+  for (auto it = state.rounds.lower_bound({id.charter, id.run, 0}); it != state.rounds.end() && it->first.of() == id;
+       ++it)
+    it->second.refunded = it->second.charge && !it->second.update;
 }
 
 void read_adopt(base::Reader& r, LedgerState& state) {
@@ -95,9 +101,6 @@ Result<void> apply(View payload, LedgerState& state) {
     state.runs[id].receipt_key = base::PublicKey{r.array<32>("receipt key")};
   } else if (kind == "charge") {
     read_charge(r, at, state);
-  } else if (kind == "refund") {
-    state.rounds[read_round(r)].refunded = true;
-    r.string("reason", ledger_record_cap);
   } else if (kind == "update") {
     read_update(r, state);
   } else if (kind == "receipt") {
@@ -252,16 +255,9 @@ Result<void> Ledger::charge(const Charge& charge) {
     // Another offer under a number that was charged would be a second answer to one round.
     if (round->charge->offer != charge.offer)
       return refused(id, "charged already for another offer; a round number is used once");
-    if (!round->refunded) return {};
+    return {};
   }
   return append(record("charge", id).field(charge.study).field(charge.task).raw(charge.offer).bytes());
-}
-
-Result<void> Ledger::refund(const RoundId& id, const std::string& reason) {
-  const LedgerRound* round = state_.round(id);
-  if (round == nullptr || !round->charge || round->refunded) return {};
-  if (round->update) return refused(id, "its update was announced, so a byte may have left: the charge stays");
-  return append(record("refund", id).field(reason).bytes());
 }
 
 Result<void> Ledger::record_update(const RoundId& id, const StoredUpdate& update) {

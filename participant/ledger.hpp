@@ -52,8 +52,8 @@ struct StoredUpdate {
 struct LedgerRound {
   std::optional<Charge> charge;
   Time charged{};
-  bool refunded = false;
-  std::optional<StoredUpdate> update;   ///< from here on bytes may have left: no refund
+  bool refunded = false;                ///< the run ended before an update was recorded: nothing had left
+  std::optional<StoredUpdate> update;   ///< from here on bytes may have left: never refunded
   std::optional<base::Sha256> receipt;  ///< digest of the one receipt that this witness signs
   Bytes signed_receipt;
 };
@@ -101,12 +101,11 @@ class Ledger {
   /// One receipt key per run, ever: a restarted or second instance has another (DESIGN 6).
   Result<void> serve(const RunId& id, const base::PublicKey& receipt_key);
   Result<void> charge(const Charge& charge);
-  /// The task came to nothing and no byte has left. Denied once an update was recorded.
-  Result<void> refund(const RoundId& id, const std::string& reason);
   /// Before the update's digest is announced to anybody.
   Result<void> record_update(const RoundId& id, const StoredUpdate& update);
   /// Before the acknowledgement is sent: this witness signs one receipt per round, ever.
   Result<void> sign_receipt(const RoundId& id, const base::Sha256& digest, View signed_receipt);
+  /// The run is over. Charges of it whose update was never recorded are refunded: of those nothing has left.
   Result<void> end_run(const RunId& id, const std::string& outcome, const std::string& reason);
 
  private:

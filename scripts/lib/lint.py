@@ -20,7 +20,7 @@ MAY_INCLUDE = {
     "aggregation/enclave": LOW | {"attest", "protocols", "aggregation"},
     "launcher": LOW | {"attest", "protocols", "aggregation"},
     "coordinator": LOW | {"attest", "protocols", "aggregation"},
-    "participant": LOW | {"attest", "protocols", "aggregation"},
+    "participant": LOW | {"attest", "protocols", "aggregation", "participant/data"},
     "participant/data": LOW | {"attest", "aggregation"},
     "participant/trainer": LOW | {"attest", "aggregation", "participant/data"},
     "cli": LOW | {"attest", "protocols", "aggregation", "launcher", "coordinator", "participant", "participant/data"},

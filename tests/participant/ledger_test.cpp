@@ -80,23 +80,20 @@ TEST_F(LedgerTest, ASecondOfferUnderTheSameRoundNumberIsDenied) {
   EXPECT_THAT(r.error().text(), HasSubstr("run 1 round 2: charged already for another offer"));
 }
 
-TEST_F(LedgerTest, NothingIsRefundedOnceAnUpdateWasRecorded) {
+TEST_F(LedgerTest, ARunThatEndedBeforeAnythingLeftIsNotSpentAndOneThatSentAnUpdateIs) {
   auto ledger = *open();
-  ASSERT_TRUE(ledger->charge(charge(2)));
-  ASSERT_TRUE(ledger->record_update(round(2), {digest("update"), 6, 40}));
-  const auto r = ledger->refund(round(2), "the trainer died");
-  ASSERT_FALSE(r);
-  EXPECT_THAT(r.error().text(), HasSubstr("the charge stays"));
-  EXPECT_EQ(ledger->state().spent("cardiac", round(3)).rounds, 1u);
-}
-
-TEST_F(LedgerTest, ATaskThatCameToNothingIsRefundedAndMayBeChargedAgain) {
-  auto ledger = *open();
-  ASSERT_TRUE(ledger->charge(charge(2)));
-  ASSERT_TRUE(ledger->refund(round(2), "the trainer died"));
-  EXPECT_EQ(ledger->state().spent("cardiac", round(3)).rounds, 0u);
-  ASSERT_TRUE(ledger->charge(charge(2)));
-  EXPECT_EQ(ledger->state().spent("cardiac", round(3)).rounds, 1u);
+  ASSERT_TRUE(ledger->charge(charge(1, "train", 1)));
+  ASSERT_TRUE(ledger->record_update(round(1, 1), {digest("update"), 6, 40}));
+  ASSERT_TRUE(ledger->charge(charge(2, "train", 1)));
+  ASSERT_TRUE(ledger->charge(charge(1, "train", 2)));
+  EXPECT_EQ(ledger->state().spent("cardiac", round(1, 3)).runs, 2u);
+  ASSERT_TRUE(ledger->end_run({charter, 1}, "failed", "the aggregator died"));
+  ASSERT_TRUE(ledger->end_run({charter, 2}, "failed", "the aggregator died"));
+  EXPECT_EQ(ledger->state().spent("cardiac", round(1, 3)).runs, 1u) << "run 1 sent an update";
+  EXPECT_FALSE(ledger->state().round(round(1, 1))->refunded);
+  EXPECT_TRUE(ledger->state().round(round(2, 1))->refunded);
+  ledger.reset();
+  EXPECT_EQ((*open())->state().spent("cardiac", round(1, 3)).runs, 1u);
 }
 
 TEST_F(LedgerTest, AnUpdateIsRecordedOnlyAfterItsChargeAndOnlyOnce) {

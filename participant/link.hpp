@@ -1,0 +1,58 @@
+#pragma once
+// Keeps the node connected: dials the enclave, again and again with growing pauses while nobody answers, slowly after a
+// refusal; reads frames into the inbox; asks for fresh evidence at the interval that the policy names, between rounds.
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <optional>
+
+#include "participant/inbox.hpp"
+
+namespace cloister::participant {
+
+struct LinkOptions {
+  protocols::channel::Endpoint to;
+  base::PrivateKey tls;
+  protocols::channel::EnclaveExpectation expected;
+  std::optional<attest::Attester> attester;
+  std::chrono::milliseconds deadline{};                             ///< of a dial with all its handshakes
+  std::chrono::milliseconds renew{};                                ///< evidence older than this is asked for again
+  std::chrono::milliseconds first_pause{200}, longest_pause{5000};  ///< while nobody answers
+  std::chrono::milliseconds refused_pause{10000};                   ///< after a policy said no
+};
+
+/// The next pause: doubled up to `longest`, then a random part of its upper half, so that many hospitals do not dial as
+/// one.
+std::chrono::milliseconds with_jitter(std::chrono::milliseconds pause);
+
+class Link {
+ public:
+  Link(boost::asio::any_io_executor executor, LinkOptions options, Inbox& inbox, std::shared_ptr<base::Log> log);
+
+  /// Until stop(). Never throws what a peer did: that becomes Closed.
+  boost::asio::awaitable<void> run();
+  void stop() noexcept;
+  /// The owner of the inbox says whether a round is under way; evidence is renewed between rounds only.
+  void set_idle(bool idle) { idle_ = idle; }
+
+ private:
+  boost::asio::awaitable<void> serve();
+  boost::asio::awaitable<void> read(protocols::channel::Connection& connection);
+  boost::asio::awaitable<void> renew(protocols::channel::Connection& connection);
+  boost::asio::awaitable<void> pause(std::chrono::milliseconds length);
+  void report(std::string reason, bool refused);
+
+  LinkOptions options_;
+  Inbox& inbox_;
+  std::shared_ptr<base::Log> log_;
+  boost::asio::steady_timer timer_;
+  protocols::channel::ConnectionPtr connection_;
+  std::chrono::milliseconds next_pause_{};
+  base::Deadline renew_at_{};
+  std::string last_reason_;
+  bool idle_ = true;
+  bool stopped_ = false;
+};
+
+}  // namespace cloister::participant
