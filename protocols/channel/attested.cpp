@@ -149,6 +149,16 @@ awaitable<void> await_ready(Framed c, const std::optional<attest::Attester>& att
     throw Exception(base::malformed(c->name(), "got " + type_text(frame.type) + " while waiting for Ready"));
 }
 
+void log_attested(base::Log& log, const FramedConnection& c, const std::string& software) {
+  const auto& claims = *c.peer_claims();
+  log.event("attested",
+            "connected to " + tame(software) + " at " + c.name() + (claims.simulated ? " (simulated TEE)" : ""),
+            {{"peer", c.name()},
+             {"platform", claims.platform_text()},
+             {"measurement", base::hex(claims.measurement)},
+             {"simulated", claims.simulated}});
+}
+
 attest::Decision any_server_key(const base::PublicKey& key) {
   // Which key an enclave has, its record and grant say after the handshake.
   return denial({true, "charter", "channel.tls_key", "the key of a granted instance record", key.text(), ""});
@@ -179,6 +189,7 @@ awaitable<ConnectionPtr> connect_enclave(Endpoint to, base::PrivateKey own_tls, 
   co_await judge_enclave(c, request, context, base::copy(base::view(answer.authenticator())), std::move(claimed),
                          expected, deadline, log);
   co_await await_ready(c, attester, deadline);
+  if (log) log_attested(*log, *c, hello.software());
   co_return c;
 }
 
@@ -260,9 +271,9 @@ awaitable<void> judge_party(Framed c, std::shared_ptr<const EnclaveIdentity> ide
 
 }  // namespace
 
-awaitable<ConnectionPtr> accept_enclave(tcp::socket socket, const EnclaveIdentity& shown, Deadline deadline,
+awaitable<ConnectionPtr> accept_enclave(tcp::socket socket, EnclaveIdentity shown, Deadline deadline,
                                         std::shared_ptr<base::Log> log) {
-  auto identity = std::make_shared<const EnclaveIdentity>(shown);
+  auto identity = std::make_shared<const EnclaveIdentity>(std::move(shown));
   const Bytes dice = identity->dice_evidence.empty() ? Bytes() : wrap_evidence(identity->dice_evidence);
   auto c = co_await accept_tls(std::move(socket), identity->tls, dice, identity->known, deadline, log);
   if (c->peer_owner() == identity->launcher_owner) {

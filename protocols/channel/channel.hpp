@@ -44,6 +44,8 @@ class Connection {
  public:
   virtual ~Connection() = default;
 
+  /// Serialized when called, encrypted and sent when awaited. Throws malformed when it is larger than its type's cap,
+  /// unavailable when the peer has gone, Refused when it said why.
   virtual awaitable<void> send(MessageType type, const google::protobuf::MessageLite& message) = 0;
   /// One or more DATA frames; `bytes` must live until it returns.
   virtual awaitable<void> send_data(View bytes) = 0;
@@ -130,9 +132,9 @@ struct EnclaveIdentity {
   std::string software = "cloister-aggregator";  ///< name and version, for the peers' logs
 };
 
-/// The enclave's side of connect_enclave; the identity is copied. The connection answers attest_again inside receive().
+/// The enclave's side of connect_enclave. The connection answers attest_again inside receive().
 /// Throws Refused when either side said no, after the other was told and the refusal logged. `log` may be null.
-awaitable<ConnectionPtr> accept_enclave(tcp::socket socket, const EnclaveIdentity& identity, Deadline deadline,
+awaitable<ConnectionPtr> accept_enclave(tcp::socket socket, EnclaveIdentity identity, Deadline deadline,
                                         std::shared_ptr<base::Log> log);
 
 /// Tells the peer why and closes; never throws. The peer's call fails with Error::Kind::denied and these findings.

@@ -14,14 +14,6 @@ constexpr std::size_t contexts_cap = 4096;  // requests for evidence on one conn
 constexpr std::chrono::milliseconds refusal_linger{2000};
 constexpr std::size_t findings_cap = 64, text_cap = 2048;
 
-/// A peer's words for a log or a terminal: no control characters, no endless lines.
-std::string tame(const std::string& s) {
-  std::string out = s.substr(0, text_cap);
-  for (char& c : out)
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = ' ';
-  return out;
-}
-
 struct Flag {
   bool& flag;
   explicit Flag(bool& f) : flag(f) { flag = true; }
@@ -29,6 +21,13 @@ struct Flag {
 };
 
 }  // namespace
+
+std::string tame(const std::string& s) {
+  std::string out = s.substr(0, text_cap);
+  for (char& c : out)
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = ' ';
+  return out;
+}
 
 FramedConnection::FramedConnection(std::unique_ptr<Tls> tls, Tls::Role role, std::string owner)
     : tls_(std::move(tls)), role_(role), owner_(std::move(owner)) {}
@@ -54,14 +53,19 @@ awaitable<void> FramedConnection::write(View head, View body) {
 }
 
 awaitable<void> FramedConnection::send(MessageType type, const google::protobuf::MessageLite& message) {
+  // Not a coroutine: the message is serialized now, so that a temporary may go before this is awaited.
   Bytes bytes(message.ByteSizeLong());
   if (bytes.size() > cap(type))
     throw Exception(base::malformed(
         name(), fmt::format("{} of {} bytes, at most {} go", type_text(type), bytes.size(), cap(type))));
   if (!message.SerializeToArray(bytes.data(), static_cast<int>(bytes.size())))
     throw std::logic_error("a message does not serialize");
-  const auto head = encode(Header{type, bytes.size()});
-  co_await write(head, bytes);
+  return send_bytes(type, std::move(bytes));
+}
+
+awaitable<void> FramedConnection::send_bytes(MessageType type, Bytes payload) {
+  const auto head = encode(Header{type, payload.size()});
+  co_await write(head, payload);
 }
 
 awaitable<void> FramedConnection::send_data(View bytes) {

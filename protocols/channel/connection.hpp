@@ -56,6 +56,7 @@ class FramedConnection final : public Connection, public std::enable_shared_from
   awaitable<void> fill(std::span<std::uint8_t> into, std::size_t& have, bool inside_frame);
   awaitable<void> answer_again(View request);
   awaitable<void> write(View head, View body);
+  awaitable<void> send_bytes(MessageType type, Bytes payload);
 
   std::unique_ptr<Tls> tls_;
   Tls::Role role_;
@@ -76,6 +77,9 @@ class FramedConnection final : public Connection, public std::enable_shared_from
   std::deque<Frame> kept_;
   std::size_t kept_bytes_ = 0;
 };
+
+/// A peer's words for a log or a terminal: no control characters, at most 2 KiB.
+std::string tame(const std::string& text);
 
 /// The wire form of a denial, and back. What a peer says is cut to sane lengths and printable text.
 messages::Refusal refusal_message(const attest::Decision& decision, const std::string& reason, bool retry);

@@ -53,7 +53,7 @@ awaitable<std::shared_ptr<FramedConnection>> accept_tls(tcp::socket socket, cons
   const std::string peer = peer_name(socket);
   auto tls = std::make_unique<Tls>(
       std::move(socket), Tls::Role::server, own, dice,
-      [&known](const base::PublicKey& key) { return judge_client_key(known, key); }, peer);
+      [known](const base::PublicKey& key) { return judge_client_key(known, key); }, peer);
   try {
     co_await with_deadline(tls->handshake(), deadline, peer + ": TLS handshake");
   } catch (const Refused& refused) {

@@ -123,7 +123,10 @@ awaitable<tcp::socket> dial(Endpoint to, Deadline deadline) {
   if (colon == std::string::npos || colon == 0 || colon + 1 == to.proxy.size())
     throw Exception(
         base::malformed(where, fmt::format("wanted a proxy as host:port, found \"{}\"", printable(to.proxy, 80))));
-  auto socket = co_await with_deadline(connect(to.proxy.substr(0, colon), to.proxy.substr(colon + 1), where), deadline,
+  std::string proxy_host = to.proxy.substr(0, colon);
+  if (proxy_host.front() == '[' && proxy_host.back() == ']')
+    proxy_host = proxy_host.substr(1, proxy_host.size() - 2);  // [::1]:3128
+  auto socket = co_await with_deadline(connect(std::move(proxy_host), to.proxy.substr(colon + 1), where), deadline,
                                        "connecting to the proxy " + to.proxy);
   co_await with_deadline(tunnel(socket, to, where), deadline, where + ": CONNECT");
   co_return socket;

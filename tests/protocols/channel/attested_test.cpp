@@ -25,6 +25,7 @@ TEST(Attested, AnEnclaveThatThePolicyAllowsAndAPartyOfTheCharterAreConnected) {
   EXPECT_EQ(server.connection->peer_owner(), "charite");
   EXPECT_FALSE(server.connection->peer_claims());
   EXPECT_THAT(w.party_log.text() + w.enclave_log.text(), Not(HasSubstr("refus")));
+  EXPECT_THAT(w.party_log.text(), HasSubstr("\"event\":\"attested\""));
 }
 
 TEST(Attested, BothProveThemselvesWhenTheEnclaveAsks) {
