@@ -72,7 +72,8 @@ awaitable<void> Driver::run() {
     // At most one is running, and a coordinator that was killed finds it here again; it goes first.
     auto next =
         std::find_if(waiting.begin(), waiting.end(), [](const Run& run) { return run.state == RunState::running; });
-    co_await perform(next == waiting.end() ? waiting.front() : *next);
+    Run run = next == waiting.end() ? waiting.front() : *next;
+    co_await perform(std::move(run));
   }
 }
 
@@ -107,7 +108,9 @@ awaitable<void> Driver::perform(Run run) {
   std::optional<Error> failure;
   try {
     const bool told = run.state == RunState::running;
-    if (told || co_await start(run)) co_await follow(run.id, told);
+    bool given = told;
+    if (!given) given = co_await start(run);
+    if (given) co_await follow(run.id, told);
   } catch (const Exception& e) {
     failure = e.error();
   } catch (const boost::system::system_error& e) {

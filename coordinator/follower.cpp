@@ -37,6 +37,7 @@ Follower::Follower(const attest::Charter& charter, Store& store, const Run& run,
       id_(run.id),
       record_(run.record),
       evidence_(run.evidence),
+      order_digest_(base::sha256(run.order)),
       receipt_key_(coordinator::receipt_key(charter, run.record).value()),
       changed_(std::move(changed)),
       status_(std::move(status)) {
@@ -125,6 +126,9 @@ Result<void> Follower::on_receipt(const messages::ReceiptRecord& message, Time a
   if (auto checked = check_instance(message, at); !checked) return checked.error();
   if (parsed->receipt.evidence != base::sha256(evidence_))
     return base::untrusted(where, "wanted the digest of this run's instance evidence; found another one");
+  if (parsed->receipt.order != order_digest_)
+    return base::untrusted(where, "order: wanted the order that was given, " + base::digest_text(order_digest_) +
+                                      "; found " + base::digest_text(parsed->receipt.order));
   const round::SignedReceipt* previous = chain_.empty() ? nullptr : &chain_.back();
   if (auto link = round::verify_link(*parsed, previous, charter_, receipt_key_); !link) return link.error();
   Receipt row{parsed->receipt.round, base::copy(base::view(message.receipt())), {}};
@@ -137,6 +141,12 @@ Result<void> Follower::on_receipt(const messages::ReceiptRecord& message, Time a
   chain_.push_back(std::move(*parsed));
   changed_();
   return {};
+}
+
+bool Follower::published(const base::Sha256& model) const {
+  for (const Published& result : store_.results(id_))
+    if (result.kind == "model" && result.digest == model) return true;
+  return false;
 }
 
 Result<void> Follower::keep(const Published& published, std::optional<double> auc, Time at) {
@@ -214,6 +224,9 @@ Result<End> Follower::on_end(const messages::RunEnd& end) {
   const auto& model = chain_.back().receipt.model_out;
   if (!end.final_model().empty() && (!model || base::text(*model) != end.final_model()))
     return base::untrusted("RunEnd", "its final model is not the last receipt's");
+  if (charter_.manifest.publish_model != "never" && model && !published(*model))
+    return base::untrusted("RunEnd",
+                           "wanted the final model " + base::digest_text(*model) + " before \"done\"; it has not come");
   return End{RunState::done, end.reason()};
 }
 

@@ -46,12 +46,14 @@ class Follower {
   Result<End> on_end(const messages::RunEnd& end);
   Result<void> check_run(std::uint64_t run, std::string_view message) const;
   const protocols::round::SignedReceipt* receipt(std::uint32_t round) const;
+  bool published(const base::Sha256& model) const;
   Result<void> keep(const Published& published, std::optional<double> auc, Time at);
 
   const attest::Charter& charter_;
   Store& store_;
   RunId id_;
   Bytes record_, evidence_;
+  base::Sha256 order_digest_{};
   base::PublicKey receipt_key_;
   std::function<void()> changed_;
   std::function<void(std::string)> status_;

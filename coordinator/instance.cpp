@@ -60,14 +60,15 @@ awaitable<void> Instance::launch(std::string why) {
     if (status.state() == "granted" || status.state() == "renewed") break;
   }
   launcher_ = link;
-  boost::asio::co_spawn(co_await boost::asio::this_coro::executor, watch(link),
-                        [self = shared_from_this()](std::exception_ptr failure) {
-                          try {
-                            if (failure) std::rethrow_exception(failure);
-                          } catch (const std::exception& e) {
-                            self->log_->event("launcher_link_cut", e.what(), {{"instance", self->name_}});
-                          }
-                        });
+  const auto executor =
+      co_await boost::asio::this_coro::executor;  // named: GCC 12 destroys closures of a co_await twice
+  boost::asio::co_spawn(executor, watch(link), [self = shared_from_this()](std::exception_ptr failure) {
+    try {
+      if (failure) std::rethrow_exception(failure);
+    } catch (const std::exception& e) {
+      self->log_->event("launcher_link_cut", e.what(), {{"instance", self->name_}});
+    }
+  });
 }
 
 awaitable<void> Instance::watch(channel::ConnectionPtr link) {
@@ -120,14 +121,16 @@ awaitable<void> Instance::end(std::string reason) {
     std::string failure;
     try {
       const auto deadline = within(charter_.manifest.channel_deadline);
-      auto link = launcher_ ? launcher_ : co_await peers_.launcher(charter_, deadline);
+      auto link = launcher_;  // no co_await inside ?: or ||, which GCC 12 destroys twice
+      if (!link) link = co_await peers_.launcher(charter_, deadline);
       messages::LaunchEnd end;
       end.set_instance(name);
       end.set_reason(reason);
       co_await with_deadline(link->send(messages::LAUNCH_END, end), deadline, "end of instance " + name);
       log_->event("instance_end_asked", reason, {{"instance", name}});
       if (link == launcher_) {  // watch() reads the answer
-        while (!ended_ && launcher_ && co_await changed_.after(changed_.version(), deadline)) continue;
+        bool in_time = true;
+        while (!ended_ && launcher_ && in_time) in_time = co_await changed_.after(changed_.version(), deadline);
         if (!ended_) failure = "the launcher has not confirmed it";
       } else {
         const auto frame = co_await with_deadline(link->receive(), deadline, "launcher: the end of instance " + name);

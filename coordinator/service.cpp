@@ -119,9 +119,9 @@ awaitable<void> Service::accept() {
 }
 
 awaitable<void> Service::serve(tcp::socket socket) {
-  const auto connection = co_await channel::accept_pinned(
-      std::move(socket), configuration_.tls, [this](const base::PublicKey& key) { return requests_.known(key); },
-      steady_clock::now() + handshake_at_most, log_);
+  const channel::Known known = [this](const base::PublicKey& key) { return requests_.known(key); };
+  const auto connection = co_await channel::accept_pinned(std::move(socket), configuration_.tls, known,
+                                                          steady_clock::now() + handshake_at_most, log_);
   struct Open {
     std::set<channel::Connection*>& set;
     channel::Connection* connection;
