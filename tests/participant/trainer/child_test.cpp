@@ -9,8 +9,8 @@
 #include <unistd.h>
 
 #include "aggregation/evaluate.hpp"
+#include "tests/participant/trainer/study.hpp"
 #include "tests/participant/trainer/support.hpp"
-#include "tests/support/study.hpp"
 
 extern char** environ;
 
@@ -18,7 +18,8 @@ namespace cloister::participant::trainer {
 namespace {
 
 using ::testing::HasSubstr;
-using ::testing::Not;
+using testing::study;
+using testing::study_records;
 using Json = nlohmann::json;
 
 int memory(std::size_t size) {
@@ -91,25 +92,6 @@ class Child {
   pid_t pid_ = -1;
 };
 
-/// A study whose manifest pins the tensors of its own columns.
-const tests::Study& study() {
-  static const tests::Study s({.tensors =
-                                   "[[model.tensors]]\nname = \"linear.weight\"\nshape = [1, 10]\ndtype = \"float32\"\n"
-                                   "[[model.tensors]]\nname = \"linear.bias\"\nshape = [1]\ndtype = \"float32\"\n"});
-  return s;
-}
-
-std::string records(std::size_t n) {
-  std::mt19937_64 random(1);
-  std::string out;
-  for (std::size_t i = 0; i < n; ++i) {
-    const auto age = 30 + random() % 50;
-    out += std::to_string(age) + "," + std::to_string(random() % 2) + ".0," + std::to_string(1 + random() % 4) + "," +
-           std::to_string(age + random() % 20 > 65) + "\n";
-  }
-  return out;
-}
-
 Json hello(Json settings = Json::object()) {
   return {{"contract", 1}, {"manifest", study().manifest}, {"settings", std::move(settings)}, {"owner", "charite"}};
 }
@@ -127,7 +109,7 @@ aggregation::Statistics statistics() {
 }
 
 TEST(Child, ServesAWholeRun) {
-  Child child(records(120));
+  Child child(study_records(120));
   const Json first = child.ask(hello({{"split", 3}}));
   ASSERT_TRUE(first.at("ok")) << first.dump();
   EXPECT_EQ(first.at("contract"), 1);
@@ -162,7 +144,7 @@ TEST(Child, ServesAWholeRun) {
 }
 
 TEST(Child, AnswersABadTaskAndGoesOn) {
-  Child child(records(60));
+  Child child(study_records(60));
   ASSERT_TRUE(child.ask(hello()).at("ok"));
   EXPECT_THAT(child.ask({{"task", "export"}, {"model_bytes", 0}}).at("error"),
               HasSubstr("wanted statistics, train or evaluate"));
@@ -183,7 +165,7 @@ TEST(Child, NeverQuotesTheDataInAnError) {
 }
 
 TEST(Child, RefusesAnotherContract) {
-  Child child(records(10));
+  Child child(study_records(10));
   Json line = hello();
   line["contract"] = 2;
   EXPECT_EQ(child.ask(line).at("error"), "contract: this trainer speaks contract 1, not 2");
@@ -191,20 +173,20 @@ TEST(Child, RefusesAnotherContract) {
 }
 
 TEST(Child, RefusesASettingOutsideItsRange) {
-  Child child(records(10));
+  Child child(study_records(10));
   EXPECT_THAT(child.ask(hello({{"learning_rate", 7}})).at("error"),
               HasSubstr("learning_rate: wanted a number from 0.001 to 1"));
 }
 
 TEST(Child, AnUpdateThatDoesNotFitItsMemoryIsAnErrorAndNoCrash) {
-  Child child(records(60), 16);
+  Child child(study_records(60), 16);
   ASSERT_TRUE(child.ask(hello()).at("ok"));
   EXPECT_THAT(child.ask({{"task", "statistics"}, {"model_bytes", 0}}).at("error"),
               HasSubstr("update: wanted shared memory of"));
 }
 
 TEST(Child, EndsWhenTheNodeIsGone) {
-  Child child(records(10));
+  Child child(study_records(10));
   EXPECT_EQ(child.end(), 1);
 }
 
