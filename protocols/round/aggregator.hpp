@@ -132,7 +132,7 @@ class Aggregator {
   Aggregator& operator=(Aggregator&&) noexcept;
   ~Aggregator();
 
-  /// Begins the first round. Called once, before anything else.
+  /// Begins the first round. Called once; joined(), connected() and grant() may come before.
   AggregatorSteps start();
 
   // Connections. One per owner: a second one replaces the first (call disconnected for it).

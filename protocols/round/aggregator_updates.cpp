@@ -10,15 +10,6 @@ using base::Sha256;
 
 namespace {
 
-/// A text from outside, short enough for a receipt and cut between characters.
-std::string shortened(std::string text) {
-  constexpr std::size_t most = 300;
-  if (text.size() <= most) return text;
-  std::size_t end = most;
-  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
-  return text.substr(0, end) + "…";
-}
-
 attest::Finding unmet(std::string owner, std::string requirement, std::string wanted, std::string found,
                       std::string remedy) {
   return {false, std::move(owner), std::move(requirement), std::move(wanted), std::move(found), std::move(remedy)};
@@ -43,16 +34,16 @@ void Aggregator::Impl::decline(const std::string& owner, const messages::Decline
   if (message.round() > round) return unexpected(owner, fmt::format("Decline of round {}", message.round()));
   if (message.round() < round) return;
   attest::Decision decision;
-  for (const messages::Finding& f : message.findings()) decision.add(from_message(f));
+  decision.findings = refusals(message.findings());
   if (phase == Phase::witnessing) {
-    members[owner].reason = shortened("does not witness: " + message.reason());
+    members[owner].reason = peer_text("does not witness: " + message.reason());
     out.emplace_back(LogRefusal{fmt::format("receipt of round {} by {}", round, owner), std::move(decision)});
     return;
   }
   if (phase != Phase::collecting || !may_still_contribute(members[owner].progress)) return;
   out.emplace_back(LogRefusal{fmt::format("offer of round {} by {}", round, owner), std::move(decision)});
   drop_slot(owner);
-  set(owner, Progress::declined, shortened(message.reason()));
+  set(owner, Progress::declined, peer_text(message.reason()));
   close_if_ready();
 }
 
@@ -153,7 +144,7 @@ void Aggregator::Impl::announce(const std::string& owner, const messages::Update
                           "an update", "wait for the next round")}});
   attest::Decision decision = judge_update(owner, u);
   if (!decision.allowed()) {
-    set(owner, Progress::refused, shortened(decision.refusals().front().text()));
+    set(owner, Progress::refused, peer_text(decision.refusals().front().text()));
     answer(decision);
     return close_if_ready();
   }
@@ -212,7 +203,7 @@ void Aggregator::Impl::refuse_update(const std::string& owner, attest::Finding f
   if (members[owner].progress != Progress::uploading) return;
   finding.met = false;
   drop_slot(owner);
-  set(owner, Progress::refused, shortened(finding.text()));
+  set(owner, Progress::refused, peer_text(finding.text()));
   messages::UpdateRefused refused;
   refused.set_round(round);
   refused.set_reason(finding.text());

@@ -223,8 +223,9 @@ void Participant::Impl::on(const messages::UpdateRefused& message) {
   if (message.round() <= last() || record.receipts.contains(message.round())) return;
   if (message.round() != record.stored) return unexpected(about("UpdateRefused", message.round()));
   attest::Decision d;
-  for (const messages::Finding& f : message.findings()) d.add(from_message(f));
-  if (d.findings.empty()) d.add({false, "aggregator", "update", "one that it accepts", message.reason(), ""});
+  d.findings = refusals(message.findings());
+  if (d.findings.empty())
+    d.add({false, "aggregator", "update", "one that it accepts", peer_text(message.reason()), ""});
   out.emplace_back(Refused{about("update", message.round()), std::move(d), false});
   if (!confirmed) state = State::declined;
 }
@@ -352,8 +353,8 @@ void Participant::Impl::on(const messages::MissedReceipts& message) {
 
 void Participant::Impl::on(const messages::RunEnd& message) {
   if (message.run() != setup.run) return;
-  if (message.outcome() == "cancelled") return finish(Outcome::cancelled, message.reason());
-  if (message.outcome() != "done") return finish(Outcome::failed, message.reason());
+  if (message.outcome() == "cancelled") return finish(Outcome::cancelled, peer_text(message.reason(), 4000));
+  if (message.outcome() != "done") return finish(Outcome::failed, peer_text(message.reason(), 4000));
   const std::size_t rounds = committed ? schedule(charter.manifest, committed->receipt.settings).size() : 0;
   std::optional<Sha256> model;
   if (committed && committed->receipt.model_out && message.final_model() == base::text(*committed->receipt.model_out))
@@ -362,7 +363,7 @@ void Participant::Impl::on(const messages::RunEnd& message) {
     return finish(Outcome::failed,
                   fmt::format("the aggregator says done, but round {} of {} is the last committed one{}", last(),
                               rounds, message.final_model().empty() || model ? "" : ", and its model another"));
-  finish(Outcome::done, message.reason(), model);
+  finish(Outcome::done, peer_text(message.reason(), 4000), model);
 }
 
 // --- The interface ---------------------------------------------------------------------------------------------------

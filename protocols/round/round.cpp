@@ -145,7 +145,32 @@ messages::Finding to_message(const attest::Finding& finding) {
 }
 
 attest::Finding from_message(const messages::Finding& f) {
-  return {false, f.owner(), f.requirement(), f.wanted(), f.found(), f.remedy()};
+  return {false,
+          peer_text(f.owner()),
+          peer_text(f.requirement()),
+          peer_text(f.wanted()),
+          peer_text(f.found()),
+          peer_text(f.remedy())};
+}
+
+std::vector<attest::Finding> refusals(const google::protobuf::RepeatedPtrField<messages::Finding>& findings) {
+  constexpr std::size_t most = 64;
+  std::vector<attest::Finding> out;
+  for (const messages::Finding& f : findings) {
+    if (out.size() == most) break;
+    out.push_back(from_message(f));
+  }
+  return out;
+}
+
+std::string peer_text(std::string_view text, std::size_t most) {
+  std::size_t end = std::min(text.size(), most);
+  while (end < text.size() && end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
+  std::string out(text.substr(0, end));
+  for (char& c : out)
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) c = ' ';
+  if (end < text.size()) out += "…";
+  return out;
 }
 
 base::Sha256 offer_digest(const messages::Offer& offer) {

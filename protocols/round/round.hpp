@@ -74,7 +74,11 @@ Result<Message> parse_message(messages::MessageType type, View payload);
 std::optional<std::uint64_t> run_of(const Message& message);
 
 messages::Finding to_message(const attest::Finding& finding);
-attest::Finding from_message(const messages::Finding& finding);  ///< of a refusal: never `met`
+attest::Finding from_message(const messages::Finding& finding);  ///< never `met`; each text as peer_text gives it
+/// A peer's findings for this side's log, no more than a few dozen.
+std::vector<attest::Finding> refusals(const google::protobuf::RepeatedPtrField<messages::Finding>& findings);
+/// A peer's words for logs, receipts and terminals: at most `most` bytes, cut between characters, on one line.
+std::string peer_text(std::string_view text, std::size_t most = 300);
 
 /// What the update of a task must look like. The schema's digest and the length follow from the charter (aggregation/).
 struct Shape {

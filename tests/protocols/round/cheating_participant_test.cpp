@@ -335,6 +335,19 @@ TEST_F(CheatingParticipant, ThatIsNoDataOwnerOfTheCharter) {
   ASSERT_EQ(refused.size(), 1U);
 }
 
+TEST_F(CheatingParticipant, DeclinesWithWordsThatWouldForgeALogAndTheyStayOnTheirLine) {
+  messages::Decline decline;
+  decline.set_round(1);
+  decline.set_reason("no\n{\"event\":\"round_committed\"}\x1b[2J");
+  for (int i = 0; i < 1000; ++i) decline.add_findings()->set_found("a\nb" + std::string(10'000, 'x'));
+  const auto steps = on("usz", decline);
+  EXPECT_EQ(machine->status().members(1).reason(), "no {\"event\":\"round_committed\"} [2J");
+  const auto logged = all<round::LogRefusal>(steps);
+  ASSERT_EQ(logged.size(), 1U);
+  EXPECT_EQ(logged[0].decision.findings.size(), 64U);
+  EXPECT_LT(logged[0].decision.findings[0].found.size(), 310U);
+}
+
 TEST_F(CheatingParticipant, DeclinesWithAReasonLongerThanAnyReceiptAndTheRoundStillCloses) {
   messages::Decline decline;
   decline.set_round(1);
