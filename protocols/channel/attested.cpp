@@ -180,6 +180,7 @@ awaitable<ConnectionPtr> connect_enclave(Endpoint to, base::PrivateKey own_tls, 
     co_await refuse_and_throw(c, claimed.decision, "the aggregator is not the one that the charter and its grant name",
                               false, log);
   c->set_record(claimed.record);
+  c->log_to(log);
 
   RequestContext context;
   const Bytes request = send_request_bytes(Prover::server, context);
@@ -213,7 +214,7 @@ awaitable<void> attest_again(Connection& connection, const EnclaveExpectation& e
       claimed.decision.add(std::move(same));
       const auto answer = parse<messages::Authenticator>(frame);
       co_return co_await judge_enclave(c, request, context, base::copy(base::view(answer.authenticator())),
-                                       std::move(claimed), expected, deadline, nullptr);
+                                       std::move(claimed), expected, deadline, c->log());
     } else {
       c->keep(std::move(frame));
     }

@@ -48,6 +48,9 @@ class FramedConnection final : public Connection, public std::enable_shared_from
   Bytes answer_request(Prover prover, View request, const attest::Attester* attester);
 
   void set_claims(attest::Claims claims) { claims_ = std::move(claims); }
+  /// Where this side's later refusals go (attest_again); may be null.
+  void log_to(std::shared_ptr<base::Log> log) { log_ = std::move(log); }
+  const std::shared_ptr<base::Log>& log() const { return log_; }
   void set_record(Bytes record) { record_ = std::move(record); }
   /// The enclave's end answers later requests for evidence inside receive().
   void answer_from(std::shared_ptr<const EnclaveIdentity> identity) { identity_ = std::move(identity); }
@@ -61,6 +64,7 @@ class FramedConnection final : public Connection, public std::enable_shared_from
   std::unique_ptr<Tls> tls_;
   Tls::Role role_;
   std::string owner_;
+  std::shared_ptr<base::Log> log_;
   Bytes record_;
   std::optional<attest::Claims> claims_;
   std::shared_ptr<const EnclaveIdentity> identity_;

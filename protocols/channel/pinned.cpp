@@ -66,7 +66,7 @@ awaitable<std::shared_ptr<FramedConnection>> accept_tls(tcp::socket socket, cons
 
 awaitable<ConnectionPtr> accept_pinned(tcp::socket socket, base::PrivateKey own_tls, Known known, Deadline deadline,
                                        std::shared_ptr<base::Log> log) {
-  auto connection = co_await accept_tls(std::move(socket), own_tls, {}, known, deadline, log);
+  auto connection = co_await accept_tls(std::move(socket), own_tls, View(), known, deadline, log);
   co_await with_deadline(connection->send(messages::READY, messages::Ready()), deadline,
                          connection->name() + ": sending Ready");
   co_return connection;

@@ -363,6 +363,7 @@ TEST(Attested, ARenewalMeetsThePolicyOfItsDay) {
   w.run(serve(w, a, [](World&) {}), party());
   EXPECT_EQ(a.client.refusal("aggregator.tcb_date").found, "2026-01-01");
   EXPECT_THAT(a.enclave_got, HasSubstr("aggregator.tcb_date"));
+  EXPECT_THAT(w.party_log.text(), HasSubstr("\"requirement\":\"aggregator.tcb_date\""));
 }
 
 TEST(Attested, ARenewalWithoutAGrantInForceFails) {
