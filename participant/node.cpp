@@ -260,7 +260,8 @@ awaitable<void> Node::on(Received& received) {
   }
   Result<round::Message> message = round::parse_message(received.frame.type, received.frame.payload);
   if (!message) {
-    if (machine_) co_await perform(machine_->unexpected(message.error().text()));
+    const std::string what = message.error().text();
+    if (machine_) co_await perform(machine_->unexpected(what));
     if (!machine_) connection_->close();
     co_return;
   }
@@ -283,7 +284,8 @@ awaitable<void> Node::on(Received& received) {
 awaitable<void> Node::on_offer(const messages::Offer& offer) {
   const auto order = attest::RunOrder::parse(base::view(offer.order()));
   if (!order) {
-    if (machine_) co_await perform(machine_->on(round::Message(offer)));
+    const round::Message message = offer;
+    if (machine_) co_await perform(machine_->on(message));
     if (!machine_) connection_->close();
     co_return;
   }
@@ -305,7 +307,8 @@ awaitable<void> Node::on_offer(const messages::Offer& offer) {
   const auto settings = attest::complete_settings(charter_->manifest, order->settings);
   if (settings && machine_ && machine_->run() == order->run && attest::judge_order(*order, *charter_).allowed())
     co_await ensure_trainer(*settings);
-  if (machine_ && connection_) co_await perform(machine_->on(round::Message(offer)));
+  const round::Message message = offer;
+  if (machine_ && connection_) co_await perform(machine_->on(message));
 }
 
 awaitable<void> Node::on_data(View bytes) {
@@ -326,7 +329,12 @@ awaitable<void> Node::on_data(View bytes) {
               {{"bytes", model_.length}, {"model", base::digest_text(model_.digest)}});
   const base::Sha256 digest = model_.digest;
   if (!holds) model_ = Model{};
-  co_await perform(holds ? machine_->model_ready(digest) : machine_->model_broken(digest));
+  Steps steps;  // not one expression: GCC 12 destroys the temporaries of a conditional twice when it is awaited
+  if (holds)
+    steps = machine_->model_ready(digest);
+  else
+    steps = machine_->model_broken(digest);
+  co_await perform(std::move(steps));
 }
 
 // --- Runs and tasks
@@ -419,7 +427,8 @@ awaitable<void> Node::on(TaskDone& done) {
   Result<Bytes> update = apply_minimum_count(kind, formats_.at(kind), minimum, done.answer.update);
   if (!update) {
     trainer_.reset();
-    co_await perform(machine_->task_failed(done.round, update.error().text()));
+    const std::string reason = update.error().text();
+    co_await perform(machine_->task_failed(done.round, reason));
     co_return;
   }
   answer_ = TaskAnswer{std::move(*update), done.answer.weight};

@@ -213,7 +213,7 @@ Result<SandboxedChild> SandboxedChild::start(const SandboxOptions& options) {
   plan.limits = options.limits;
   plan.leave_out = options.leave_out;
   plan.others_may_read = std::all_of(plan.shown.begin(), plan.shown.end(),
-                                     [](const auto& s) { return s.device || anyone_may_read(s.source); });
+                                     [](const auto& s) { return s.device || s.optional || anyone_may_read(s.source); });
   plan.parent = ::getpid();
   plan.report = report_pipe->write.get();
   plan.gate = gate->read.get();

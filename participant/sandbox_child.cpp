@@ -144,12 +144,12 @@ const char* build_view(const Plan& plan) {
   if (plan.shown.size() > std::size(sources)) return "too many files";
   for (std::size_t i = 0; i < plan.shown.size(); ++i) {  // before the view covers them
     sources[i] = ::open(plan.shown[i].source.c_str(), O_PATH | O_CLOEXEC);
-    if (sources[i] < 0) return "open a library";
+    if (sources[i] < 0 && !plan.shown[i].optional) return "open a library";
   }
   if (::mount("tmpfs", view_root, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755") != 0) return "mount the view";
   const char* failed = nullptr;
   for (std::size_t i = 0; i < plan.shown.size() && failed == nullptr; ++i)
-    if (!show(plan.shown[i], sources[i])) failed = "bind a library";
+    if (!(sources[i] >= 0 && show(plan.shown[i], sources[i])) && !plan.shown[i].optional) failed = "bind a library";
   for (std::size_t i = 0; i < plan.shown.size(); ++i) {
     const int error = errno;
     ::close(sources[i]);
@@ -238,7 +238,7 @@ const char* restrict_files(const Plan& plan, const Applied& applied) {
   bool ok = true;
   if (applied.view) ok = landlock_allow(set, "/", true);
   for (std::size_t i = 0; !applied.view && ok && i < plan.shown.size(); ++i)
-    ok = landlock_allow(set, plan.shown[i].source.c_str(), plan.shown[i].folder);
+    ok = landlock_allow(set, plan.shown[i].source.c_str(), plan.shown[i].folder) || plan.shown[i].optional;
   if (ok) ok = ::syscall(SYS_landlock_restrict_self, set, 0) == 0;
   const int error = errno;
   ::close(set);

@@ -16,6 +16,7 @@ struct Shown {
   std::string target;  ///< absolute, in the view
   bool folder = false;
   bool device = false;
+  bool optional = false;  ///< left out where the kernel refuses to show it
 };
 
 struct Plan {

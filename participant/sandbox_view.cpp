@@ -136,6 +136,9 @@ Result<std::vector<Shown>> files_for(const std::string& program, View bytes, con
     shown.push_back({path, fs::path(path).lexically_normal().string(), folder});
   }
   for (const char* device : {"/dev/null", "/dev/zero", "/dev/urandom"}) shown.push_back({device, device, false, true});
+  // What libraries ask about the processor: libtorch chooses its kernels by it.
+  shown.push_back({"/proc/cpuinfo", "/proc/cpuinfo", false, false, true});
+  shown.push_back({"/sys/devices/system/cpu", "/sys/devices/system/cpu", true, false, true});
   std::set<std::string> targets;
   std::erase_if(shown, [&](const Shown& s) { return s.target == program || !targets.insert(s.target).second; });
   return shown;

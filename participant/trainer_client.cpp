@@ -56,6 +56,12 @@ std::string first_line(const TrainerOptions& o) {
          "\n";
 }
 
+std::string task_line(const TaskRequest& request) {
+  json line{{"task", request.task}, {"round", request.round}, {"model_bytes", request.model.size()}};
+  if (!request.statistics.empty()) line["statistics"] = base::base64(request.statistics);
+  return line.dump() + "\n";
+}
+
 }  // namespace
 
 Trainer::Trainer(Socket socket, SandboxedChild child, SharedMemory model, SharedMemory update)
@@ -106,7 +112,8 @@ asio::awaitable<std::string> Trainer::exchange(std::string line) {
 asio::awaitable<std::string> Trainer::ask(std::string line, Deadline deadline, std::string what) {
   std::string reason;
   try {
-    std::string answer = co_await with_deadline(exchange(std::move(line)), deadline, "trainer: " + what);
+    std::string name = "trainer: " + what;
+    std::string answer = co_await with_deadline(exchange(std::move(line)), deadline, std::move(name));
     if (!unread_.empty()) throw failure("it said more than one line in answer to " + what);
     co_return answer;
   } catch (const boost::system::system_error& e) {
@@ -127,10 +134,10 @@ asio::awaitable<TaskAnswer> Trainer::run(TaskRequest request, Deadline deadline)
   if (request.model.size() > model_.capacity())
     throw failure(fmt::format("a model of {} bytes; the charter's has {}", request.model.size(), model_.capacity()));
   std::copy(request.model.begin(), request.model.end(), model_.data());
-  json line{{"task", request.task}, {"round", request.round}, {"model_bytes", request.model.size()}};
-  if (!request.statistics.empty()) line["statistics"] = base::base64(request.statistics);
+  std::string line = task_line(request);
   const std::string what = fmt::format("the {} task of round {}", request.task, request.round);
-  const json answer = parse_answer(co_await ask(line.dump() + "\n", deadline, what), what);
+  const std::string said = co_await ask(std::move(line), deadline, what);
+  const json answer = parse_answer(said, what);
   const std::uint64_t bytes = number(answer, "bytes");
   const std::uint64_t weight = number(answer, "weight");
   if (bytes == 0 || bytes > update_.capacity())
