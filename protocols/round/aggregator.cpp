@@ -26,7 +26,7 @@ Result<Aggregator> Aggregator::create(AggregatorSetup setup) {
   impl->minimum = minimum_contributors(charter);
   impl->model = charter.manifest.initial_model;
   if (const auto q = impl->settings.find("quorum"); q != impl->settings.end())
-    impl->quorum = static_cast<std::uint32_t>(q->second);
+    impl->quorum = q->second > 0 ? static_cast<std::uint32_t>(std::min(q->second, 1e6)) : 0;
 
   if (impl->tasks.empty()) return base::denied(where, "settings.rounds: wanted at least 1, found none");
   for (const ScheduledTask& t : impl->tasks)

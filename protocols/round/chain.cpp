@@ -167,7 +167,8 @@ std::vector<ScheduledTask> schedule(const attest::Manifest& manifest, const atte
   constexpr double most = 1'000'000;  // a run that asks for more is refused by every policy's rounds
   std::vector<ScheduledTask> out;
   const auto rounds = settings.find("rounds");
-  const auto count = rounds == settings.end() ? 0U : static_cast<std::uint32_t>(std::clamp(rounds->second, 0.0, most));
+  const double asked = rounds == settings.end() ? 0 : rounds->second;
+  const auto count = asked > 0 ? static_cast<std::uint32_t>(std::min(asked, most)) : 0U;  // no rounds for a NaN
   if (!manifest.statistics_kinds.empty()) out.push_back({"statistics", 0});
   for (std::uint32_t train = 1; train <= count; ++train) {
     out.push_back({"train", train});

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <limits>
 #include <random>
 
 #include "protocols/round/merkle.hpp"
@@ -153,6 +154,12 @@ TEST(Receipt, ALinkThatDoesNotFollowIsRefusedWithItsField) {
               HasSubstr("simulated: wanted true, found false"));
   EXPECT_THAT(changed(0, [&](round::Receipt& r) { r.round = 7; }), HasSubstr("round: wanted 1, found 7"));
   EXPECT_EQ(changed(1, [](round::Receipt&) {}), "");
+}
+
+TEST(Receipt, SettingsThatAreNoNumbersScheduleNothingAndAreRefused) {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  for (const auto& t : round::schedule(study().charter.manifest, {{"rounds", nan}})) EXPECT_EQ(t.task, "statistics");
+  EXPECT_THAT(changed(0, [&](round::Receipt& r) { r.settings["rounds"] = nan; }), HasSubstr("settings: "));
 }
 
 TEST(Receipt, AWithdrawalHoldsInEveryLaterReceipt) {
