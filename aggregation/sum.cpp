@@ -5,16 +5,26 @@
 #include <cstring>
 #include <fmt/format.h>
 #include <functional>
+#include <system_error>
 #include <thread>
 
 namespace cloister::aggregation {
 namespace {
 
-/// Calls work(from, to) over [0, n) in as many parts as threads, of at least 64 Ki elements.
+/// Calls work(from, to) over [0, n) in as many parts as threads, of at least 64 Ki elements. A part for which there is
+/// no thread is done here: half an addition would be worse than a slow one.
 void in_parts(std::uint64_t n, unsigned threads, const std::function<void(std::uint64_t, std::uint64_t)>& work) {
   const std::uint64_t parts = std::clamp<std::uint64_t>(n >> 16, 1, std::max(threads, 1u));
   std::vector<std::jthread> others;
-  for (std::uint64_t p = 1; p < parts; ++p) others.emplace_back([&, p] { work(n * p / parts, n * (p + 1) / parts); });
+  others.reserve(parts);
+  for (std::uint64_t p = 1; p < parts; ++p) {
+    const auto part = [&work, from = n * p / parts, to = n * (p + 1) / parts] { work(from, to); };
+    try {
+      others.emplace_back(part);
+    } catch (const std::system_error&) {
+      part();
+    }
+  }
   work(0, n / parts);
 }
 
