@@ -69,7 +69,7 @@ class Progress:
         if state == "committed":
             self.flush()
             text = (f"  round {event.get('round'):>3}  {label:<14} committed   in {size(event.get('bytes_in', 0))}, out {size(event.get('bytes_out', 0))}, "
-                    f"{event.get("ms", 0)} ms" + (f"  ({missing})" if missing else ""))
+                    f"{event.get('ms', 0)} ms" + (f"  ({missing})" if missing else ""))
             if task == "evaluate":
                 self.last_end = text
             else:
