@@ -21,7 +21,7 @@ from data import ARCHIVE, HOSPITALS, Cohort, DataError, find
 from federation import Federation
 from progress import Progress
 from study import ALGORITHM_SETTINGS, Options, Study
-from yardstick import Yardstick
+from yardstick import Yardstick, suppressed_columns
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -46,11 +46,10 @@ def one_run(federation: Federation, options: Options, cohort: Cohort, split: int
     folder = out / f"run-{run}"
     folder.mkdir(parents=True, exist_ok=True)
     model = federation.fetch(run, "model", folder / "final.model")
-    statistics = federation.fetch(run, "statistics", folder / "statistics.bin")
-    shown = federation.show(run)
-    suppressed = refusals.suppressed_columns(shown)
+    statistics = federation.statistics(run)  # published to the cohort: a hospital has them, the coordinator does not
+    suppressed = suppressed_columns(statistics.read_bytes())
     result = Yardstick(federation.study, cohort, settings, suppressed, folder).measure(model, statistics)
-    result |= {"run": run, "split": split, "rounds": progress.auc, "suppressed_columns": suppressed, "seconds": shown.get("seconds")}
+    result |= {"run": run, "split": split, "rounds": progress.auc, "suppressed_columns": suppressed}
     return result
 
 

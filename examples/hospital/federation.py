@@ -100,6 +100,13 @@ class Federation:
         self.study.tools.run("cloister", "run", "fetch", str(run), "--kind", kind, "--out", to, *self._access())
         return to
 
+    def statistics(self, run: int, owner: str = OWNERS[0]) -> pathlib.Path:
+        """What the enclave published to the cohort, as that hospital's node keeps it."""
+        kept = sorted((self.study.owner(owner) / "ledger" / "results").glob(f"*-run-{run}-round-*.statistics"))
+        if not kept:
+            raise Failed(f"run {run}: {owner} keeps no statistics")
+        return kept[0]
+
     # --- What was refused ---------------------------------------------------------------------------------------------
 
     def refusals(self, *owners: str) -> list[dict]:

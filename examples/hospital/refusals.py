@@ -19,14 +19,6 @@ class Story:
     tell: Callable[[pathlib.Path, Tools, Cohort], list[dict]]
 
 
-def suppressed_columns(shown: dict) -> list[str]:
-    """The columns that the enclave's published statistics leave out, as `cloister run show` prints them."""
-    for result in shown.get("results", []):
-        if result.get("kind") == "statistics":
-            return sorted(result["value"].get("suppressed", []))
-    return []
-
-
 def small(**changes) -> Options:
     return Options(rounds=2, runs=4, round_deadline="20s", channel_deadline="5s", **changes)
 

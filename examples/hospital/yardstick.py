@@ -52,6 +52,37 @@ def read_scores(path: pathlib.Path, files: dict[str, pathlib.Path]) -> Scores:
     return out
 
 
+def suppressed_columns(statistics: bytes) -> list[str]:
+    """The columns that the enclave suppressed, read from the published statistics (docs/formats.md, "Statistics")."""
+    at = 0
+
+    def take(form: str):
+        nonlocal at
+        (value,) = struct.unpack_from(">" + form, statistics, at)
+        at += struct.calcsize(">" + form)
+        return value
+
+    def field() -> bytes:
+        nonlocal at
+        length = take("I")
+        at += length
+        return statistics[at - length:at]
+
+    if field() != b"cloister statistics 1":
+        raise ValueError("no statistics of version 1")
+    take("Q")
+    out = []
+    for _ in range(take("I")):
+        name, _kind, suppressed = field().decode(), take("B"), take("B")
+        at += 8 + 8 + 9 + 9  # contributors, count, mean, variance
+        for _ in range(take("I")):
+            field()
+            at += 1 + 8 + 8 + 8
+        if suppressed:
+            out.append(name)
+    return out
+
+
 class Yardstick:
     """Runs cloister-trainer by hand on the cohort's files, with the settings of one run."""
 

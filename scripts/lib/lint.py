@@ -46,6 +46,8 @@ def breaches(path: str, text: str):
             yield n, f"a line of {len(line)} characters"
         if path.endswith((".cpp", ".hpp", ".py")) and re.search(r"sleep_for|time\.sleep\(|[^a-z_]usleep\(", line) and "no-lint" not in line:
             yield n, "waits by sleeping: wait for an event with a deadline"
+        if re.search(r"co_await [^;]*\([^;]*( \? |[(,] *\{[^}])", line):
+            yield n, "a conditional or a braced temporary inside co_await: GCC 12 destroys it twice; name it first"
     if len(lines) > 650 and path.endswith((".cpp", ".hpp", ".py")):
         yield len(lines), f"{len(lines)} lines: does it still have one reason to exist?"
 

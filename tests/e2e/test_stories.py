@@ -13,6 +13,7 @@ import refusals
 from cluster import Tools, read_events
 from federation import Federation
 from progress import Progress
+from yardstick import suppressed_columns
 from study import COMPUTE_OWNER, MODEL_OWNER, OWNERS, Options, Study
 
 BIN = pathlib.Path(os.environ.get("CLOISTER_BIN", pathlib.Path(__file__).resolve().parents[2] / "build" / "release" / "bin"))
@@ -39,13 +40,13 @@ def finished(tools, cohort, tmp_path_factory):
     with Federation(study) as federation:
         run = federation.submit({"rounds": 3, "split": 1})
         end = federation.watch(run, events.append, timeout=240)
-        shown = federation.show(run)
+        statistics = federation.statistics(run).read_bytes()
         model = federation.fetch(run, "model", study.folder / "final.model")
-    return study, run, events, end, shown, model
+    return study, run, events, end, statistics, model
 
 
 def test_four_hospitals_train_one_model(finished):
-    study, run, events, end, shown, model = finished
+    study, run, events, end, statistics, model = finished
     assert end["state"] == "done", end
     tasks = [e["task"] for e in events if e["event"] == "status" and e["state"] == "committed"]
     assert tasks == ["statistics"] + ["train", "evaluate"] * 3
@@ -62,8 +63,8 @@ def test_the_published_auc_of_every_round_reaches_the_watcher(finished):
 
 
 def test_a_column_that_too_few_hospitals_have_is_suppressed_and_leaves_the_model(finished):
-    *_, shown, _ = finished
-    assert refusals.suppressed_columns(shown) == ["ca"]  # three of the four drawn hospitals lack it
+    *_, statistics, _ = finished
+    assert suppressed_columns(statistics) == ["ca"]  # three of the four drawn hospitals lack it
 
 
 def test_everything_that_was_said_says_simulated(finished):
