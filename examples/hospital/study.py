@@ -39,7 +39,7 @@ class Options:
     channel_deadline: str = "15s"
     attested: tuple[str, ...] = ()             # hospitals whose node and trainer run in their own simulated TEE
     demand_attested: bool = False              # the model owner's [participants]
-    cloud_accepts_patched: bool = False        # the cloud's own policy lists the patched aggregator too
+    cloud_colludes: bool = False               # cloud and model owner name the patched aggregator, in manifest and policies
     rounds_at_most: dict[str, int] = dataclasses.field(default_factory=dict)     # by hospital
     publish_model: dict[str, str] = dataclasses.field(default_factory=dict)      # by hospital
     founders_check: bool = True                # run `charter check` before anything starts
@@ -141,27 +141,27 @@ class Study:
         now = datetime.datetime.now(datetime.timezone.utc).date()
         dates = {"valid_from": now - datetime.timedelta(days=1), "valid_until": now + datetime.timedelta(days=365)}
         o = self.options
-        measurements = [self.measurement] + ([self.patched_measurement] if o.cloud_accepts_patched else [])
+        colluders = self.patched_measurement if o.cloud_colludes else self.measurement
         self._write_policy(COMPUTE_OWNER, fill("compute.policy.toml", platform=self.platform,
-                                               measurements=", ".join(f'"{m}"' for m in measurements), **dates), ["operations"])
+                                               measurement=colluders, **dates))
         participants = "attested = false"
         if o.demand_attested:
             participants = ('attested = true\ntee = ["simulated"]\n' f'measurement = ["{self.node_measurement}"]\n'
                             'tcb = "up-to-date"\ndebug = false\nsimulated = true')
-        self._write_policy(MODEL_OWNER, fill("model.policy.toml", measurement=self.measurement, participants=participants, runs=o.runs,
-                                             submitter_key=self.public(SUBMITTER, "submitter"), **dates), ["cto"])
+        self._write_policy(MODEL_OWNER, fill("model.policy.toml", measurement=colluders, participants=participants, runs=o.runs,
+                                             submitter_key=self.public(SUBMITTER, "submitter"), **dates))
         for h in HOSPITALS:
             own = self.platforms.get(h.owner)
             node = f'\n[node]                              # its own TEE\nplatforms = ["{own}"]' if own else ""
             text = fill("data.policy.toml", owner=h.owner, name=h.name, purpose=PURPOSE, measurement=self.measurement, trainer=self.trainer,
                         columns=", ".join(f'"{c}"' for c in COLUMNS), runs_at_most=o.runs, rounds_at_most=o.rounds_at_most.get(h.owner, 200),
                         publish_model=o.publish_model.get(h.owner, "final"), node=node, **dates)
-            self._write_policy(h.owner, text, ["dpo", "it"])
+            self._write_policy(h.owner, text)
 
     def policy(self, owner: str) -> pathlib.Path:
         return self.owner(owner) / f"{owner}.policy.toml"
 
-    def _write_policy(self, owner: str, text: str, signers: list[str]) -> None:
+    def _write_policy(self, owner: str, text: str) -> None:
         self.policy(owner).write_text(text)
         self.tools.run("cloister", "policy", "check", self.policy(owner))
 
@@ -187,7 +187,8 @@ class Study:
 
     def _manifest(self) -> None:
         o = self.options
-        values = dict(purpose=PURPOSE, runs=o.runs, aggregator_port=self.ports["aggregator"], manifest_measurement=self.measurement,
+        values = dict(purpose=PURPOSE, runs=o.runs, aggregator_port=self.ports["aggregator"], 
+                      manifest_measurement=self.patched_measurement if o.cloud_colludes else self.measurement,
                       trainer=self.trainer, algorithm=o.algorithm, algorithm_settings=ALGORITHM_SETTINGS[o.algorithm], rounds=o.rounds,
                       quorum=o.quorum, round_deadline=o.round_deadline, channel_deadline=o.channel_deadline, parties=self._parties())
         self.manifest = self.folder / "manifest.toml"

@@ -48,7 +48,7 @@ def finished(tools, cohort, tmp_path_factory):
 def test_four_hospitals_train_one_model(finished):
     study, run, events, end, statistics, model = finished
     assert end["state"] == "done", end
-    tasks = [e["task"] for e in events if e["event"] == "status" and e["state"] == "committed"]
+    tasks = [e["receipt"]["task"] for e in events if e["event"] == "committed"]
     assert tasks == ["statistics"] + ["train", "evaluate"] * 3
     assert model.stat().st_size > 100
 
