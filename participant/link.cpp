@@ -41,6 +41,7 @@ asio::awaitable<void> Link::run() {
       if (e.by_peer() && refused) attest::log_refusals(*log_, e.decision(), "this node, by the aggregator");
     } catch (const Exception& e) {
       reason = e.what();
+      refused = e.error().kind == Error::Kind::denied || e.error().kind == Error::Kind::untrusted;
     } catch (const std::exception& e) {
       reason = e.what();
     }
@@ -67,6 +68,7 @@ asio::awaitable<void> Link::serve() {
   const auto deadline = steady_clock::now() + options_.deadline;
   connection_ = co_await protocols::channel::connect_enclave(options_.to, options_.tls, options_.expected,
                                                              options_.attester, deadline, log_);
+  if (stopped_) co_return;  // asked to while it dialled; the connection closes with its last owner
   renew_at_ = steady_clock::now() + options_.renew;
   next_pause_ = options_.first_pause;
   last_reason_.clear();

@@ -1,5 +1,6 @@
 #include "participant/node.hpp"
 
+#include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
@@ -48,16 +49,16 @@ Node::Node(NodeOptions options, Loaded loaded, asio::any_io_executor executor, s
       trainer_digest_(loaded.trainer),
       inbox_(executor),
       link_(executor,
-            LinkOptions{
-                .to = {charter_->manifest.aggregator_host, charter_->manifest.aggregator_port, options_.config.proxy},
-                .tls = tls_,
-                .expected = expectation(),
-                .attester = options_.attester,
-                .deadline = charter_->manifest.channel_deadline,
-                .renew = charter_->policy(options_.config.owner)->aggregator.renew,
-                .first_pause = options_.first_pause,
-                .longest_pause = options_.longest_pause,
-                .refused_pause = options_.refused_pause},
+            LinkOptions{.to = {charter_->manifest.aggregator_host,
+                               options_.port.value_or(charter_->manifest.aggregator_port), options_.config.proxy},
+                        .tls = tls_,
+                        .expected = expectation(),
+                        .attester = options_.attester,
+                        .deadline = charter_->manifest.channel_deadline,
+                        .renew = charter_->policy(options_.config.owner)->aggregator.renew,
+                        .first_pause = options_.first_pause,
+                        .longest_pause = options_.longest_pause,
+                        .refused_pause = options_.refused_pause},
             inbox_, log_),
       withdrawal_(std::move(loaded.withdrawal)),
       quiet_(executor, steady_clock::time_point::max()) {}
@@ -113,16 +114,20 @@ attest::Decision Node::gate(const round::OfferedTask& offered) const {
 // --- The main loop
 // -----------------------------------------------------------------------------------------------------------
 
-void Node::spawn(awaitable<void> child) {
+void Node::spawn(awaitable<void> child, asio::cancellation_slot slot) {
   ++children_;
-  asio::co_spawn(executor_, std::move(child), [this](std::exception_ptr failure) {
+  const auto ended = [this](std::exception_ptr failure) {
     --children_;
     if (failure && !failure_) {
       failure_ = failure;
       inbox_.push(StopAsked{"an internal failure"});
     }
     quiet_.cancel();
-  });
+  };
+  if (slot.is_connected())
+    asio::co_spawn(executor_, std::move(child), asio::bind_cancellation_slot(slot, ended));
+  else
+    asio::co_spawn(executor_, std::move(child), ended);
 }
 
 awaitable<NodeEnd> Node::run() {
@@ -137,7 +142,7 @@ awaitable<NodeEnd> Node::run() {
   if (const auto resumed = resume(); !resumed) end_ = NodeEnd{NodeEnd::Kind::failed, resumed.error().text()};
   if (!end_ && machine_) co_await perform(machine_->disconnected());
   if (!end_) {
-    spawn(link_.run());
+    spawn(link_.run(), hang_up_.slot());
     spawn(watch_folder());
   }
   while (!end_) {
@@ -146,6 +151,7 @@ awaitable<NodeEnd> Node::run() {
     link_.set_idle(!machine_ || machine_->finished() || machine_->state() == "waiting for an offer");
   }
   link_.stop();
+  hang_up_.emit(asio::cancellation_type::terminal);
   stop_task();
   timers_.clear();
   if (watch_) watch_->close();

@@ -4,6 +4,7 @@
 // step of that machine is on disk before the next one is begun. After a restart it goes on where ledger and records
 // say.
 
+#include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <exception>
 #include <map>
@@ -29,6 +30,7 @@ struct NodeOptions {
   std::optional<attest::Attester> attester{};  ///< when node and trainer run in a TEE of their own
   protocols::channel::VerifyEvidence verify = attest::verify_evidence;
   std::function<Time()> clock = base::now;
+  std::optional<std::uint16_t> port{};  ///< instead of the charter's; what answers there must prove itself all the same
   std::chrono::milliseconds first_pause{200}, longest_pause{5000}, refused_pause{10000};  ///< link.hpp
 };
 
@@ -77,7 +79,7 @@ class Node {
   boost::asio::awaitable<void> watch_folder();
   boost::asio::awaitable<void> ensure_trainer(const attest::Settings& settings);
   boost::asio::awaitable<void> task(std::uint64_t number, protocols::round::RunTask asked);
-  void spawn(boost::asio::awaitable<void> child);
+  void spawn(boost::asio::awaitable<void> child, boost::asio::cancellation_slot slot = {});
 
   // node_steps.cpp: what the round's machine wants done
   boost::asio::awaitable<void> perform(Steps steps);
@@ -112,6 +114,7 @@ class Node {
 
   Inbox inbox_;
   Link link_;
+  boost::asio::cancellation_signal hang_up_;  ///< ends a dial that is under way
   protocols::channel::ConnectionPtr connection_;
   std::optional<Array<32>> host_data_;  ///< of the grant in force
   std::optional<protocols::round::Participant> machine_;
