@@ -80,7 +80,8 @@ std::string party_json(const Charter& c, const attest::Party& p) {
     return k ? "\"" + k->text() + "\"" : std::string("null");
   };
   return fmt::format(
-      R"({{"owner": "{}", "role": "{}", "tls": "{}", "witness": {}, "grant": {}, "order": {}, "policy": "{}", "charter_signed_by": {}, "policy_signed_by": {}}})",
+      R"({{"owner": "{}", "role": "{}", "tls": "{}", "witness": {}, "grant": {}, "order": {}, )"
+      R"("policy": "{}", "charter_signed_by": {}, "policy_signed_by": {}}})",
       p.owner, attest::name(p.role), p.tls.text(), key(p.witness), key(p.grant), key(p.order),
       base::digest_text(c.policy(p.owner)->digest), json_escape(signers_of(c.signatures, p.owner)),
       json_escape(signers_of(c.policy_signatures, p.owner)));

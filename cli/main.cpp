@@ -1,3 +1,5 @@
+#include <google/protobuf/stubs/logging.h>
+
 #include <cstdio>
 #include <exception>
 
@@ -8,6 +10,7 @@
 // `cloister`: one command, a file per subcommand. Exit codes: 0 done, 1 failed, 2 wrong use, 3 denied by a policy.
 int main(int argc, char** argv) {
   using namespace cloister;
+  google::protobuf::SetLogHandler(nullptr);  // it would write to standard error at a peer's will
   CLI::App app(
       "Cloister: confidential federated learning. Data owners, a model owner and a compute owner train one model "
       "inside an\n"

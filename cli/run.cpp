@@ -236,7 +236,7 @@ int watch(const coordinator::Remote& remote, const messages::WatchRun& request, 
     } catch (const Exception& e) {
       if (e.error().kind != Error::Kind::unavailable || (tries >= patience && seen == before) || seen == 0) throw;
       if (seen != before) tries = 0;
-      std::this_thread::sleep_for(std::chrono::seconds(1));
+      std::this_thread::sleep_for(std::chrono::seconds(1));  // no-lint: the pace of tries, not a wait for them
     }
   }
   return watcher.progress().ended() == "done" ? done : failed;

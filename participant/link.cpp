@@ -49,7 +49,8 @@ asio::awaitable<void> Link::run() {
     if (stopped_) break;
     report(reason, refused);
     co_await inbox_.room();
-    co_await pause(with_jitter(refused ? options_.refused_pause : next_pause_));
+    const auto wait = with_jitter(refused ? options_.refused_pause : next_pause_);
+    co_await pause(wait);
     next_pause_ = std::min(next_pause_ * 2, options_.longest_pause);
   }
 }

@@ -3,6 +3,7 @@
 
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
+#include <google/protobuf/stubs/logging.h>
 #include <poll.h>
 #include <signal.h>
 
@@ -57,6 +58,7 @@ int serve(Tee& tee, const std::shared_ptr<base::Log>& log) {
 int main(int argc, char**) {
   using namespace cloister;
   ::signal(SIGPIPE, SIG_IGN);
+  google::protobuf::SetLogHandler(nullptr);  // it would write to standard error at a peer's will
   const auto log = base::Log::to_descriptor("aggregator", 1);
   // What is not measured must not steer it: an argument that the measurement covers is still one too many here.
   if (argc > 1) {

@@ -1,3 +1,5 @@
+#include <google/protobuf/stubs/logging.h>
+
 #include "protocols/channel/frame.hpp"
 #include "protocols/round/round.hpp"
 #include "tests/fuzz/fuzz.hpp"
@@ -5,6 +7,8 @@
 // A frame as a peer sends it: header, then its message. Every type of a round, and the ones no round knows.
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace cloister;
+  static const auto silent = google::protobuf::SetLogHandler(nullptr);
+  (void)silent;
   if (size < protocols::channel::header_size) return 0;
   const auto header = protocols::channel::decode(base::array<protocols::channel::header_size>(View(data, size)));
   if (!header) return 0;
