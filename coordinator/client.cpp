@@ -4,7 +4,8 @@
 #include <boost/asio/io_context.hpp>
 
 #include "base/deadline.hpp"
-#include "coordinator/instance.hpp"
+#include "coordinator/peers.hpp"
+#include "protocols/channel/refused.hpp"
 
 namespace cloister::coordinator {
 
@@ -23,17 +24,21 @@ void ask(const Remote& remote, messages::MessageType type, const google::protobu
     for (;;) {
       const auto frame =
           co_await with_deadline(connection->receive(), steady_clock::now() + patience, who + ": its answer");
-      if (frame.type == messages::REFUSAL) {
-        const auto refused = channel::parse<messages::Refusal>(frame);
-        throw Exception(refusal(who, refused.reason(), refused.findings(), false));
-      }
       if (!on(frame)) break;
     }
     connection->close();
   };
   boost::asio::co_spawn(io, conversation(), [&](std::exception_ptr e) { failure = e; });
   io.run();
-  if (failure) std::rethrow_exception(failure);
+  if (!failure) return;
+  try {
+    std::rethrow_exception(failure);
+  } catch (const channel::Refused& refused) {
+    if (!refused.by_peer() || !refused.decision().findings.empty()) throw;
+    Error error = refused.error();
+    error.kind = Error::Kind::unsupported;  // it cannot, rather than may not: no policy said no
+    throw Exception(error);
+  }
 }
 
 }  // namespace cloister::coordinator

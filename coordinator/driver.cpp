@@ -169,7 +169,7 @@ awaitable<bool> Driver::start(Run run) {
     co_return false;
   board_.notice.raise();
   log_->event("run_started", run_text(run.id.run) + " is given to the aggregator" + (simulated ? " (simulated)" : ""),
-              {{"run", run.id.run}, {"simulated", simulated}});
+              {{"run", run.id.run}});
   co_return true;
 }
 

@@ -70,8 +70,16 @@ awaitable<void> Requests::send(channel::Connection& connection, messages::Messag
 
 awaitable<void> Requests::refuse(channel::ConnectionPtr connection, Error error) {
   log_->event("request_refused", error.text(), {{"submitter", connection->peer_owner()}, {"reason", error.text()}});
-  const attest::Decision none;
-  co_await channel::refuse(connection, none, error.text(), error.kind == Error::Kind::unavailable);
+  attest::Decision decision;  // a no of the policies has a finding; without one, the request only cannot be met
+  if (error.kind == Error::Kind::denied)
+    decision.add({.met = false,
+                  .owner = "coordinator",
+                  .requirement = error.where,
+                  .wanted = "one that its charters let this key ask for",
+                  .found = error.what,
+                  .remedy = "name a study whose model owner's policy lists this key"});
+  attest::log_refusals(*log_, decision, "a request of " + connection->peer_owner());
+  co_await channel::refuse(connection, decision, error.text(), error.kind == Error::Kind::unavailable);
 }
 
 awaitable<void> Requests::serve(channel::ConnectionPtr connection) {
