@@ -49,8 +49,10 @@ TEST(Progress, TheScreenHasTheRunItsRoundsAndItsCohort) {
 
 TEST(Progress, ThePublishedAucIsShownAndAnUndefinedOneSaysSo) {
   Progress progress;
-  EXPECT_THAT(progress.on(R"({"at":"t","event":"published","kind":"evaluate","round":3,"auc":0.87654})"), HasSubstr("AUC 0.8765"));
-  EXPECT_THAT(progress.on(R"({"at":"t","event":"published","kind":"evaluate","round":3,"auc":null})"), HasSubstr("AUC undefined"));
+  EXPECT_THAT(progress.on(R"({"at":"t","event":"published","kind":"evaluate","round":3,"auc":0.87654})"),
+              HasSubstr("AUC 0.8765"));
+  EXPECT_THAT(progress.on(R"({"at":"t","event":"published","kind":"evaluate","round":3,"auc":null})"),
+              HasSubstr("AUC undefined"));
 }
 
 TEST(Progress, TheEndIsRememberedWithItsReason) {
@@ -71,7 +73,8 @@ TEST(Progress, ASimulatedEnclaveIsSaidOnEveryScreen) {
 
 TEST(Progress, AnotherProcesssWordsCannotMoveTheCursor) {
   Progress progress;
-  const std::string line = progress.on("{\"at\":\"t\",\"event\":\"ended\",\"state\":\"failed\",\"reason\":\"a\\u001b[2Jb\\nc\"}");
+  const std::string line =
+      progress.on("{\"at\":\"t\",\"event\":\"ended\",\"state\":\"failed\",\"reason\":\"a\\u001b[2Jb\\nc\"}");
   EXPECT_THAT(line, HasSubstr("a?[2Jb; c"));
   EXPECT_EQ(progress.on("not json"), "");
   EXPECT_EQ(progress.on("[1]"), "");
