@@ -156,14 +156,24 @@ awaitable<void> Server::watch() {
 
 awaitable<void> Server::accept_all() {
   for (;;) {
-    tcp::socket socket = co_await acceptor_.async_accept(asio::use_awaitable);
-    if (open_ >= instance_->launch.connections) {
-      log_->event("connection_refused", fmt::format("{} connections are open, as many as the launch allows", open_));
+    boost::system::error_code failed;
+    tcp::socket socket = co_await acceptor_.async_accept(asio::redirect_error(asio::use_awaitable, failed));
+    if (failed == asio::error::operation_aborted || ended_) co_return;
+    const auto now = std::chrono::steady_clock::now();
+    if (failed || open_ >= instance_->launch.connections) {
+      // One line a second is enough to see it, whoever knocks how often.
+      const std::string why =
+          failed ? failed.message() : fmt::format("{} are open, as many as the launch allows", open_);
+      if (now - turned_away_ > std::chrono::seconds(1))
+        log_->event("connection_refused", "a connection was not taken: " + why);
+      turned_away_ = now;
+      if (!failed) continue;
+      asio::steady_timer pause(io_, watch_interval);  // out of descriptors: some come back
+      co_await pause.async_wait(asio::use_awaitable);
       continue;
     }
-    boost::system::error_code ignored;
-    socket.set_option(tcp::no_delay(true), ignored);
-    socket.set_option(asio::socket_base::keep_alive(true), ignored);  // notices a peer whose machine is gone
+    socket.set_option(tcp::no_delay(true), failed);
+    socket.set_option(asio::socket_base::keep_alive(true), failed);  // notices a peer whose machine is gone
     ++open_;
     asio::co_spawn(io_, session(std::move(socket)), [this](std::exception_ptr error) {
       if (error) log_->event("session_failed", reason_of(error));

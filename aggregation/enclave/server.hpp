@@ -88,6 +88,7 @@ class Server {
   std::map<std::string, Bytes> withdrawals_;  ///< by owner, seen between runs
 
   std::size_t open_ = 0;
+  std::chrono::steady_clock::time_point turned_away_{};  ///< the last time that a connection was not taken
   std::optional<std::string> ended_;
   boost::asio::steady_timer end_signal_, drained_;
 };

@@ -42,10 +42,10 @@ std::string default_platform(const std::string& owner) {
 
 }  // namespace
 
-aggregation::Model zero_model(std::size_t width) {
+aggregation::Model zero_model(std::size_t width, std::size_t rows) {
   auto schema = aggregation::Schema::make(
-      {{"weight", {1, width}, aggregation::Dtype::float32}, {"bias", {1}, aggregation::Dtype::float32}});
-  return {.schema = *schema, .values = std::vector<float>(width + 1)};
+      {{"weight", {rows, width}, aggregation::Dtype::float32}, {"bias", {1}, aggregation::Dtype::float32}});
+  return {.schema = *schema, .values = std::vector<float>(rows * width + 1)};
 }
 
 awaitable<void> Event::wait() {
@@ -64,8 +64,9 @@ Result<Bytes> FakeTee::evidence(const Array<64>& report_data) {
 }
 
 World::World(WorldOptions o)
-    : initial_model(zero_model(o.width).serialize()),
+    : initial_model(zero_model(o.width, o.rows).serialize()),
       platform(a_platform(platform_key)),
+      patience(o.patience),
       log_fd_(::memfd_create("log", 0)) {
   StudyOptions options;
   options.edits = o.edits;
@@ -81,10 +82,10 @@ World::World(WorldOptions o)
   }
   options.initial_model = base::sha256(initial_model);
   options.tensors = fmt::format(
-      "[[model.tensors]]\nname = \"weight\"\nshape = [1, {}]\ndtype = \"float32\"\n[[model.tensors]]\nname = "
+      "[[model.tensors]]\nname = \"weight\"\nshape = [{}, {}]\ndtype = \"float32\"\n[[model.tensors]]\nname = "
       "\"bias\"\nshape = "
       "[1]\ndtype = \"float32\"\n",
-      o.width);
+      o.rows, o.width);
   if (o.attested_participants)
     for (const auto& owner : options.data_owners) {
       const auto& p = hospital_platforms.emplace(owner, a_platform()).first->second;
@@ -153,7 +154,7 @@ void World::run(awaitable<void> work) {
     io.stop();
   });
   io.restart();
-  io.run_for(std::chrono::seconds(60));
+  io.run_for(patience);
   if (!done)
     throw std::runtime_error("the test's world hangs; its log ends with\n" +
                              fmt::format("{}", fmt::join(logged(""), "\n")));

@@ -23,8 +23,9 @@ struct WorldOptions {
   std::string round_deadline = "20s";
   std::uint32_t connections = 16;
   std::size_t slots = 4;
-  std::size_t width = 6;  ///< of the model's weight tensor
+  std::size_t width = 6, rows = 1;  ///< of the model's weight tensor
   std::chrono::milliseconds duration = std::chrono::hours(1);
+  std::chrono::seconds patience = std::chrono::seconds(60);  ///< of World::run
   bool processes =
       false;  ///< the real cloister-aggregator under the real cloister-simulated-tee; slots are then its own
 };
@@ -111,6 +112,7 @@ class World {
   std::unique_ptr<enclave::Server> server;  ///< null with `processes`
   std::unique_ptr<TeeProcess> process;
   std::uint16_t port = 0;
+  std::chrono::seconds patience;
   std::optional<std::string> ended;  ///< why the server ended
   std::vector<std::string> failures;
   std::string instance_state;  ///< the last that the launcher was told
@@ -127,6 +129,6 @@ class World {
 };
 
 /// A model file of zeros.
-aggregation::Model zero_model(std::size_t width);
+aggregation::Model zero_model(std::size_t width, std::size_t rows = 1);
 
 }  // namespace cloister::tests
