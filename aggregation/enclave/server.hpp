@@ -83,6 +83,7 @@ class Server {
   std::optional<Time> grant_until_;
   bool grant_told_ = false;  ///< what the run was told last
   CoordinatorFeed feed_;
+  base::Sha256 order_{};  ///< of the run that the feed tells of
   std::shared_ptr<RunDriver> run_;
   std::vector<std::uint64_t> runs_;           ///< numbers that this instance has used
   std::map<std::string, Bytes> withdrawals_;  ///< by owner, seen between runs

@@ -90,8 +90,20 @@ awaitable<void> Server::coordinator(LinkPtr link) {
 awaitable<void> Server::run_order(LinkPtr link, messages::RunOrder message) {
   const auto order = attest::RunOrder::parse(base::view(message.order()));
   if (!order) throw Exception(order.error());
-  const bool known = feed_.run() == order->run;
+  const base::Sha256 digest = base::sha256(base::view(message.order()));
+  const bool known = feed_.run() == order->run && order_ == digest;
+  const bool used = std::ranges::find(runs_, order->run) != runs_.end();
   const std::uint64_t length = message.model_length();
+  if (!known && used) {
+    attest::Decision once;
+    once.add({.met = false,
+              .owner = "charter",
+              .requirement = "runs.number",
+              .wanted = "a number that was not used",
+              .found = fmt::format("run {} again, in another order or after a later run", order->run),
+              .remedy = "order another run"});
+    co_return refuse(link, std::move(once), fmt::format("run {} was run already", order->run));
+  }
   if (length == 0) {
     if (known) co_return feed_.attach(link);
     co_return refuse(link, {}, fmt::format("run {} is not known to this instance", order->run));
@@ -106,6 +118,7 @@ awaitable<void> Server::run_order(LinkPtr link, messages::RunOrder message) {
 
   const attest::Decision decision = judge_run(*order);
   feed_.begin(order->run);
+  order_ = digest;
   feed_.attach(link);
   std::string refused;
   if (!decision.allowed()) {
@@ -153,12 +166,6 @@ awaitable<Bytes> Server::receive_model(LinkPtr link, std::uint64_t length, bool 
 attest::Decision Server::judge_run(const attest::RunOrder& order) const {
   const attest::Charter& charter = *instance_->charter;
   attest::Decision decision = attest::judge_order(order, charter);
-  decision.add({.met = std::ranges::find(runs_, order.run) == runs_.end(),
-                .owner = "charter",
-                .requirement = "runs.number",
-                .wanted = "a number that was not used",
-                .found = fmt::format("run {} again", order.run),
-                .remedy = "order another run"});
   const auto settings = attest::complete_settings(charter.manifest, order.settings);
   if (!settings) return decision;  // judge_order has said why
   const auto& launch = instance_->launch;

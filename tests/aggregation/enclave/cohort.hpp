@@ -11,7 +11,8 @@ inline const std::vector<std::string> cohort_owners = {"charite", "usz", "ccf", 
 
 /// Weights 100, 200, 300, 400.
 struct Cohort {
-  explicit Cohort(World& world, const std::map<std::string, Script>& scripts = {}, std::size_t count = 4) {
+  explicit Cohort(World& world, const std::map<std::string, Script>& scripts = {}, std::size_t count = 4)
+      : gone(world.io) {
     for (std::size_t i = 0; i < count; ++i) {
       const auto script = scripts.find(cohort_owners[i]);
       members.push_back(std::make_unique<Hospital>(world, cohort_owners[i], 100 * (i + 1),
@@ -19,12 +20,31 @@ struct Cohort {
     }
   }
   void take_part(World& world, std::uint64_t runs = 1) {
-    for (auto& m : members) world.spawn(m->take_part(runs), m->owner);
+    left = members.size();
+    for (auto& m : members) world.spawn(one(*m, runs), m->owner);
+  }
+  /// Until each has heard the end of its runs, or given up.
+  awaitable<void> all_gone() {
+    co_await with_deadline(gone.wait(), std::chrono::steady_clock::now() + std::chrono::seconds(20),
+                           "the hospitals to leave");
   }
   Hospital& operator[](std::size_t i) { return *members[i]; }
   const Hospital& operator[](std::size_t i) const { return *members[i]; }
 
   std::vector<std::unique_ptr<Hospital>> members;
+  Event gone;
+  std::size_t left = 0;
+
+ private:
+  awaitable<void> one(Hospital& hospital, std::uint64_t runs) {
+    struct Leaving {
+      Cohort& cohort;
+      ~Leaving() {
+        if (--cohort.left == 0) cohort.gone.set();
+      }
+    } leaving{*this};
+    co_await hospital.take_part(runs);
+  }
 };
 
 /// FedAvg in plain double arithmetic over those at `indices`; the scripted updates make every product and sum of it
@@ -55,7 +75,7 @@ inline attest::Settings rounds_of(double n) {
   return {{"rounds", n}};
 }
 
-/// Launches, lets everybody in, and hears the run to its end.
+/// Launches, lets everybody in, and hears the run to its end, as every hospital does.
 inline awaitable<void> whole_run(World& world, Cohort& cohort, ScriptedCoordinator& coordinator,
                                  attest::RunOrder order) {
   co_await world.launch();
@@ -63,6 +83,7 @@ inline awaitable<void> whole_run(World& world, Cohort& cohort, ScriptedCoordinat
   co_await coordinator.connect();
   co_await coordinator.order(order);
   co_await coordinator.until_end();
+  co_await cohort.all_gone();
 }
 
 }  // namespace cloister::tests

@@ -64,6 +64,32 @@ TEST(Run, PublishesTheStatisticsAndTheHistogramsThatPlainArithmeticGives) {
   EXPECT_TRUE(evaluation->auc().has_value());
 }
 
+// "The enclave suppresses a statistic with fewer contributors than the largest at_least": two of four have too few
+// values.
+TEST(Run, SuppressesAStatisticThatFewerThanTheLargestAtLeastContributeTo) {
+  World world;
+  Script few{.change_update = [&](const round::OfferedTask& t, Bytes& update, std::uint64_t&) {
+    if (t.task != "statistics") return;
+    const auto plan = enclave::make_plan(world.study->charter);
+    std::vector<aggregation::SiteColumn> columns;
+    for (const auto& c : plan->statistics->columns)
+      columns.push_back({.count = c.name == "age" ? 9u : 20u,
+                         .sum = 1,
+                         .square_sum = 1,
+                         .counts = std::vector<std::uint64_t>(c.categories.size(), 10)});
+    update = aggregation::statistics_update(*plan->statistics, columns,
+                                            world.study->charter.manifest.statistics_minimum_count);
+  }};
+  Cohort cohort(world, {{"usz", few}, {"va", few}});
+  ScriptedCoordinator coordinator(world);
+  world.run(whole_run(world, cohort, coordinator, world.study->run_order(rounds_of(1))));
+  const auto statistics = aggregation::Statistics::parse(cohort[0].published.at("statistics"));
+  ASSERT_TRUE(statistics) << statistics.error().text();
+  EXPECT_TRUE(statistics->find("age")->suppressed);
+  EXPECT_FALSE(statistics->find("age")->mean.has_value());
+  EXPECT_FALSE(statistics->find("sex")->suppressed);
+}
+
 // Lets the hospitals hand in their updates one after the other, in a given order.
 struct Queue {
   Queue(World& w, std::vector<std::string> o) : world(w), order(std::move(o)) { reset(); }
