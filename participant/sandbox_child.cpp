@@ -170,7 +170,11 @@ const char* build_view(const Plan& plan) {
 }
 
 void limit(const Plan& plan, int resource, std::uint64_t value, const char* step) {
-  const struct rlimit bound = {value, value};
+  struct rlimit inherited = {RLIM_INFINITY,
+                             RLIM_INFINITY};  // a lower limit that this process lives under already stays
+  (void)::getrlimit(static_cast<__rlimit_resource>(resource), &inherited);
+  const rlim_t least = value < inherited.rlim_max ? value : inherited.rlim_max;
+  const struct rlimit bound = {least, least};
   if (::setrlimit(static_cast<__rlimit_resource>(resource), &bound) != 0) fatal(plan, step);
 }
 
