@@ -56,6 +56,10 @@ function(cloister_test name)
   add_executable(${name}_test ${A_SOURCES})
   target_link_libraries(${name}_test PRIVATE cloister_flags ${A_USES} GTest::gmock GTest::gtest GTest::gtest_main)
   target_compile_definitions(${name}_test PRIVATE CLOISTER_SOURCE_DIR="${PROJECT_SOURCE_DIR}" CLOISTER_BINARY_DIR="${PROJECT_BINARY_DIR}")
-  gtest_discover_tests(${name}_test TEST_PREFIX ${name}. DISCOVERY_TIMEOUT 60
-    PROPERTIES LABELS "${A_LABELS}" TIMEOUT 120 SKIP_REGULAR_EXPRESSION "skipped, data not found")
+  set(timeout 300)  # seconds a case; a limit against hangs on a loaded machine, not a measurement
+  if(CLOISTER_SANITIZE)
+    set(timeout 900)
+  endif()
+  gtest_discover_tests(${name}_test TEST_PREFIX ${name}. DISCOVERY_TIMEOUT 300
+    PROPERTIES LABELS "${A_LABELS}" TIMEOUT ${timeout} SKIP_REGULAR_EXPRESSION "skipped, data not found")
 endfunction()
