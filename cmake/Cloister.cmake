@@ -41,8 +41,10 @@ function(cloister_program name)
   add_executable(${name} ${A_SOURCES})
   target_link_libraries(${name} PRIVATE cloister_flags ${A_USES})
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
-  add_dependencies(programs ${name})
-  install(TARGETS ${name} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+  if(NOT name MATCHES "^cloister-bench-")  # benchmarks are nobody's to install
+    add_dependencies(programs ${name})
+    install(TARGETS ${name} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+  endif()
 endfunction()
 
 function(cloister_test name)
