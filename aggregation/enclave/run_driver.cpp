@@ -73,8 +73,8 @@ void RunDriver::tell(Event event) {
 }
 
 void RunDriver::start(const std::vector<std::string>& greeted, bool grant_valid) {
+  tell([&] { return machine_.grant(grant_valid); });  // first: without a grant not even round 1 is offered
   tell([&] { return machine_.start(); });
-  if (!grant_valid) tell([&] { return machine_.grant(false); });
   for (const auto& owner : greeted) tell([&] { return machine_.joined(owner); });
 }
 

@@ -141,7 +141,7 @@ TEST(Server, TakesASecondConnectionOfAnOwnerInPlaceOfTheFirst) {
 // --- Grant and life --------------------------------------------------------------------------------------------------
 
 TEST(Server, MakesNoNewOfferOnceItsGrantHasExpired) {
-  World world;
+  World world({.channel_deadline = "2s"});
   Cohort cohort(world);
   // The statistics round is committed under the grant; then the host's clock passes its end.
   cohort[0].script.on_message = [&](Hospital&, const round::Message& m) -> awaitable<void> {
@@ -160,6 +160,25 @@ TEST(Server, MakesNoNewOfferOnceItsGrantHasExpired) {
   EXPECT_THAT(coordinator.results["evaluate"], IsEmpty());
   const Tried tried = dial(world, "charite");
   EXPECT_TRUE(tried.retry) << tried.why;
+}
+
+awaitable<void> order_without_grant(World& world, Cohort& cohort, ScriptedCoordinator& coordinator) {
+  co_await world.launch();
+  cohort.take_part(world);
+  co_await coordinator.connect();
+  world.clock_offset = std::chrono::hours(2);
+  co_await coordinator.order(world.study->run_order());
+  co_await coordinator.until_end();
+}
+
+TEST(Server, DoesNotOfferEvenTheFirstRoundWithoutAGrant) {
+  World world({.channel_deadline = "2s"});
+  Cohort cohort(world);
+  ScriptedCoordinator coordinator(world);
+  world.run(order_without_grant(world, cohort, coordinator));
+  EXPECT_EQ(coordinator.end->outcome(), "failed");
+  EXPECT_THAT(coordinator.end->reason(), HasSubstr("the launch grant expired and was not renewed"));
+  for (const auto& hospital : cohort.members) EXPECT_THAT(hospital->seen, Not(Contains("Offer")));
 }
 
 TEST(Server, GoesOnWhenItsGrantIsRenewedInTime) {

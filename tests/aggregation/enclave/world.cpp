@@ -71,7 +71,7 @@ World::World(WorldOptions o)
   StudyOptions options;
   options.edits = o.edits;
   options.edits.push_back({"manifest", "deadline = \"1m\"", "deadline = \"" + o.round_deadline + "\""});
-  options.edits.push_back({"manifest", "deadline = \"10s\"", "deadline = \"5s\""});
+  options.edits.push_back({"manifest", "deadline = \"10s\"", "deadline = \"" + o.channel_deadline + "\""});
   options.edits.push_back({"manifest", "bins = 1000", "bins = 10"});
   options.attested_participants = o.attested_participants;
   options.platform = platform.identity();

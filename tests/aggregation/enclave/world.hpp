@@ -20,7 +20,7 @@ using channel::awaitable;
 struct WorldOptions {
   std::vector<Edit> edits{};
   bool attested_participants = false;
-  std::string round_deadline = "20s";
+  std::string round_deadline = "20s", channel_deadline = "5s";
   std::uint32_t connections = 16;
   std::size_t slots = 4;
   std::size_t width = 6, rows = 1;  ///< of the model's weight tensor
