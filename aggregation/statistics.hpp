@@ -3,7 +3,7 @@
 // "Statistics").
 //
 // A site below the minimum count of a published cell sends zeros and no contribution for it. A statistic with fewer
-// contributors than the largest `at_least` is suppressed; a suppressed column leaves the model (DESIGN: "The charter").
+// contributors than the largest `at_least` is suppressed; a suppressed column leaves the model.
 
 #include <optional>
 #include <string>

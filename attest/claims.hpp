@@ -14,7 +14,7 @@ namespace cloister::attest {
 
 /// Facts from verified evidence. Only a verifier makes one; `judge` decides over it.
 struct Claims {
-  std::string kind;        ///< "simulated", "tdx", "sev-snp" …: the row of attest/kinds.hpp that verified it
+  std::string kind;        ///< "simulated", "tdx", "sev-snp" …: the row of attest/evidence.cpp that verified it
   bool simulated = false;  ///< no hardware stands behind it
   Bytes measurement;       ///< of the binary with its fixed arguments and empty environment (48 bytes)
   std::string tcb_status;  ///< "up-to-date", "out-of-date", "revoked": the vendor's words, in our spelling

@@ -183,7 +183,7 @@ void judge_data(Findings out, const Study& study, const DataPolicy& p) {
     evaluations = static_cast<std::uint64_t>(*rounds) / m.evaluate_every;
   judge_exact(out, study, "evaluate", p.evaluate,
               {m.evaluate_kinds, m.evaluate_minimum_count, evaluations, spent.evaluate}, budget);
-  // DESIGN 7: noise belongs to the algorithm. This engine has none that adds it, so every budget is refused.
+  // By rule: noise belongs to the algorithm. This engine has none that adds it, so every budget is refused.
   out.add(!budget, "privacy.unit",
           budget ? fmt::format("{} (epsilon {}, delta {})", p.privacy_unit, p.epsilon, p.delta) : "none",
           budget ? fmt::format("algorithm {} without noise", m.algorithm) : "none",

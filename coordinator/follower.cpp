@@ -161,7 +161,7 @@ Result<void> Follower::on_result(const messages::Result& message, Time at) {
   if (auto checked = check_run(message.run(), where); !checked) return checked.error();
   auto announced = digest(message.digest(), where);
   if (!announced) return announced.error();
-  // DESIGN 6.5: nothing leaves before its receipt is committed, so a result follows its receipt and is the one it
+  // By rule: nothing leaves before its receipt is committed, so a result follows its receipt and is the one it
   // names.
   const round::SignedReceipt* committed = receipt(message.round());
   if (!committed) return base::untrusted(where, "wanted a committed receipt of that round before it; found none");

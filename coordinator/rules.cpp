@@ -35,7 +35,7 @@ Decision judge_submission(const Submission& submission, const attest::Charter& c
                      "a run from 1 to " + std::to_string(charter.manifest.runs),
                      "run " + std::to_string(usage.next_run), "found a successor charter that covers more runs"));
   // The charter's period, and the model owner's own validity and [study] bounds; the other owners' gates judge for
-  // themselves (DESIGN 3).
+  // themselves (docs/how-it-works.md).
   attest::Study study{.charter = charter, .at = at, .dry_run = true};
   out.add(attest::judge(nullptr, study, policy));
   return out;

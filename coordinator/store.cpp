@@ -351,7 +351,7 @@ Result<bool> Store::add_receipt(const RunId& id, const Receipt& receipt, const s
         use(key.run), use(round), into(before);
     if (db_->sql.got_data()) {
       if (before == body) return false;
-      // DESIGN 6: a withheld, rerun or forked round cannot yield a second answer.
+      // By rule: a withheld, rerun or forked round cannot yield a second answer.
       return base::untrusted("receipt of round " + std::to_string(receipt.round),
                              "the enclave showed another receipt for this round before; one of the two is a fork");
     }

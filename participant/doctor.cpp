@@ -46,7 +46,7 @@ Check check_charter(const attest::Charter& charter, const Config& config, Time a
   return {Grade::ok, "charter", found, ""};
 }
 
-// The hospital's policy over what the study asks, before anybody asks it (DESIGN 3, the dry run).
+// The hospital's policy over what the study asks, before anybody asks it (the dry run).
 Check check_agreement(const attest::Charter& charter, const Config& config, Time at) {
   const attest::Decision d =
       attest::judge(nullptr, {.charter = charter, .at = at, .dry_run = true}, *charter.policy(config.owner));

@@ -41,7 +41,7 @@ void judge_own(Decision& d, const OfferedTask& offered, const GateInputs& in, co
   const bool known = in.ledger.run(run) != nullptr;
   const auto successor = in.ledger.successors.find(in.charter.digest);
   const bool succeeded = successor != in.ledger.successors.end();
-  // DESIGN 3: a quorum of witnesses "refuse new runs under the old one from then on; a running run finishes or fails".
+  // By rule: a quorum of witnesses "refuse new runs under the old one from then on; a running run finishes or fails".
   d.add({!succeeded || known, owner_text, "charter", "the charter in force here",
          succeeded ? fmt::format("one that {} has succeeded", base::digest_text(successor->second))
                    : "the charter in force here",

@@ -69,7 +69,7 @@ void read_receipt(base::Reader& r, LedgerState& state) {
   round.signed_receipt = base::copy(r.field("receipt", ledger_record_cap));
 }
 
-// DESIGN 6: "never refunded once a byte has left". Before its update is recorded nothing leaves, and after its end no
+// By rule: "never refunded once a byte has left". Before its update is recorded nothing leaves, and after its end no
 // round of the run is done.
 void read_end(base::Reader& r, LedgerState& state) {
   const RunId id = read_run(r);

@@ -95,10 +95,10 @@ class Ledger {
   // Each is durable on return. The same again does nothing and succeeds; what contradicts an earlier record is
   // Error::denied.
 
-  /// This node works under `charter`; with `previous` it serves no new run under that one from now on (DESIGN 3,
+  /// This node works under `charter`; with `previous` it serves no new run under that one from now on (docs/policies.md,
   /// succession).
   Result<void> adopt(const base::Sha256& charter, const std::string& study, std::optional<base::Sha256> previous);
-  /// One receipt key per run, ever: a restarted or second instance has another (DESIGN 6).
+  /// One receipt key per run, ever: a restarted or second instance has another (docs/how-it-works.md).
   Result<void> serve(const RunId& id, const base::PublicKey& receipt_key);
   Result<void> charge(const Charge& charge);
   /// Before the update's digest is announced to anybody.

@@ -72,7 +72,7 @@ Result<std::unique_ptr<Node>> Node::open(NodeOptions options, asio::any_io_execu
   return std::unique_ptr<Node>(new Node(std::move(options), std::move(*loaded), executor, std::move(log)));
 }
 
-// This owner's judgement of an enclave, before anything is said to it (DESIGN 5).
+// This owner's judgement of an enclave, before anything is said to it (docs/how-it-works.md).
 protocols::channel::EnclaveExpectation Node::expectation() {
   protocols::channel::EnclaveExpectation out;
   out.charter = charter_->digest;

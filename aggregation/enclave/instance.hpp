@@ -1,5 +1,5 @@
 #pragma once
-// One start of the aggregator: which charter it serves, which keys it made, what proves them (DESIGN 5.2).
+// One start of the aggregator: which charter it serves, which keys it made, what proves them (docs/how-it-works.md).
 
 #include <memory>
 

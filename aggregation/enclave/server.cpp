@@ -194,7 +194,7 @@ attest::Decision Server::judge_peer(const std::string& owner, const attest::Clai
   const attest::Manifest& manifest = charter.manifest;
   attest::Decision decision;
   const attest::Party* party = manifest.party(owner);
-  // DESIGN 1: the compute owner's policy decides who may connect.
+  // By rule: the compute owner's policy decides who may connect.
   const attest::Policy* compute = charter.policy(manifest.compute_owner().owner);
   if (party->role == attest::Role::data) {
     const auto& among = compute->compute()->connect_among;

@@ -12,7 +12,7 @@ namespace cloister::enclave {
 
 struct ServerOptions {
   std::size_t slots = 4;                  ///< updates that are staged in memory at a time
-  std::function<Time()> now = base::now;  ///< the host's clock: decides liveness only (DESIGN 2)
+  std::function<Time()> now = base::now;  ///< the host's clock: decides liveness only (docs/threat-model.md)
   std::function<std::chrono::steady_clock::time_point()> steady = std::chrono::steady_clock::now;
 };
 

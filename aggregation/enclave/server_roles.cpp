@@ -56,7 +56,7 @@ void Server::take_grant(const messages::Grant& message) {
   if (first) report_to_launcher("idle", "");
 }
 
-// DESIGN 5.2: an expired grant means no new offers. The host's clock can only end this too early or let peers do it.
+// By rule: an expired grant means no new offers. The host's clock can only end this too early or let peers do it.
 bool Server::granted() const {
   return grant_until_ && options_.now() < *grant_until_;
 }
@@ -161,7 +161,7 @@ awaitable<Bytes> Server::receive_model(LinkPtr link, std::uint64_t length, bool 
   co_return model;
 }
 
-// DESIGN 3: `judge` runs in the enclave too, over every owner's policy, so that a coordinator cannot order what one of
+// By rule: `judge` runs in the enclave too, over every owner's policy, so that a coordinator cannot order what one of
 // them forbids. Each owner's gate judges again.
 attest::Decision Server::judge_run(const attest::RunOrder& order) const {
   const attest::Charter& charter = *instance_->charter;

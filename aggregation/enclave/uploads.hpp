@@ -1,5 +1,5 @@
 #pragma once
-// The updates of one round on their way in (DESIGN 6.3): each is staged whole before it counts. `slots` of them stand
+// The updates of one round on their way in (docs/how-it-works.md): each is staged whole before it counts. `slots` of them stand
 // in memory; further ones go, as they arrive, to sealed files, so that memory is bounded, nobody waits for a slow
 // neighbour, and a participant that stops half-way holds up nobody.
 

@@ -113,7 +113,7 @@ def study(a: argparse.Namespace, tools: Tools, cohort: Cohort) -> dict:
     notes = [report.PRIVACY, report.SIMULATED] + (["SYNTHETIC data"] if cohort.synthetic else [])
     say("Founding the study: keys, policies, manifest, charter")
     built = Study(a.out / "study", tools, cohort, options).build()
-    say(f"  seven owners and a submitter in {built.folder}: each its own key, policy and log")
+    say(f"  six owners and a submitter in {built.folder}: each its own key, policy and log")
     say("  charter check: all policies agree\n")
     results = []
     with Federation(built) as federation:
@@ -131,7 +131,7 @@ def study(a: argparse.Namespace, tools: Tools, cohort: Cohort) -> dict:
         summary = single(results[0])
         say(report.table(results[0]))
     if results[0]["suppressed_columns"]:
-        say(f"\n  suppressed by the enclave (too few hospitals with {10} values): {', '.join(results[0]['suppressed_columns'])}")
+        say(f"\n  suppressed by the enclave (fewer hospitals than at_least have minimum_count values): {', '.join(results[0]['suppressed_columns'])}")
     say("\n  " + "; ".join(notes))
     say("  picture: " + ", ".join(str(p) for p in pictures))
     return document(cohort, options, notes) | summary | {"pictures": [str(p) for p in pictures]}

@@ -62,8 +62,7 @@ def seeds_table(summary: dict) -> str:
 
 def refusal_text(refusal: dict) -> str:
     """A refusal with its full reason, as the refusing process logged it."""
-    others = f", and likewise {', '.join(refusal['likewise'])}" if refusal.get("likewise") else ""
-    return (f"    refused by {refusal['by']}{others}, for {refusal['owner']}\n"
+    return (f"    refused by {refusal['by']}, for {refusal['owner']}\n"
             f"      requirement  {refusal['requirement']}\n"
             f"      wanted       {refusal['wanted']}\n"
             f"      found        {refusal['found']}\n"

@@ -1,6 +1,6 @@
 """The hospital study's folders: every owner's own, with its keys, policy, configuration, data and log; and the founded charter.
 
-    out/acme-study/
+    out/study/
       heartlab/    the model provider: coordinator.toml, policy, keys, initial model, database
       cloudco/     the cloud: launcher.toml, policy, keys, the simulated platform, the aggregator binary
       cleveland/ budapest/ zurich/ long-beach/   a hospital each: participant.toml, policy, keys, ledger, data

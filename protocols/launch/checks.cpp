@@ -21,7 +21,7 @@ Finding unreadable(std::string requirement, const Error& e) {
           "use the same version of Cloister on both sides"};
 }
 
-// DESIGN 5.2: "The peer checks the charter's grant key"
+// By rule: "The peer checks the charter's grant key"
 Finding signed_by_launcher(const attest::Charter& charter, const Grant& grant) {
   const auto& key = charter.manifest.compute_owner().grant;
   return {key && key->verifies("cloister grant v1", grant.signed_bytes(), grant.signature),

@@ -1,5 +1,5 @@
 #pragma once
-// What an owner checks of a launch before it talks to the instance (DESIGN 5.2), and what the launcher checks before it
+// What an owner checks of a launch before it talks to the instance (docs/how-it-works.md), and what the launcher checks before it
 // grants. Pure: time is an argument.
 
 #include "attest/charter.hpp"

@@ -32,7 +32,7 @@ Result<Aggregator> Aggregator::create(AggregatorSetup setup) {
   for (const ScheduledTask& t : impl->tasks)
     if (!impl->setup.shapes.contains(t.task))
       return base::denied(where, "no shape is known for the updates of task " + t.task);
-  // DESIGN 6.4: the quorum is "never below the largest at_least".
+  // By rule: the quorum is "never below the largest at_least".
   if (impl->quorum != 0 && impl->quorum < impl->minimum.at_least)
     return base::denied(where, fmt::format("settings.quorum: {} wants at least {}, found {}", impl->minimum.owner,
                                            impl->minimum.at_least, impl->quorum));

@@ -89,7 +89,7 @@ std::string_view name(Progress progress) {
 
 void Aggregator::Impl::begin_round() {
   if (round == tasks.size()) return finish(Outcome::done, "");
-  if (!granted) {  // DESIGN 5: "an expired grant means no new offers"
+  if (!granted) {  // By rule: "an expired grant means no new offers"
     phase = Phase::waiting;
     out.emplace_back(SetDeadline{std::string(grant_deadline), charter.manifest.channel_deadline});
     return;
@@ -101,7 +101,7 @@ void Aggregator::Impl::begin_round() {
     Member& m = members[p->owner];
     if (withdrawn.contains(p->owner)) m.progress = Progress::withdrawn, m.reason = "its withdrawal is in force";
   }
-  // DESIGN 6.1: the cohort is drawn from the charter's list before looking who is connected; the absent count as
+  // By rule: the cohort is drawn from the charter's list before looking who is connected; the absent count as
   // dropped.
   const std::vector<std::string> drawn = cohort();
   if (drawn.size() < minimum.at_least)
@@ -149,7 +149,7 @@ void Aggregator::Impl::close_if_ready() {
   const auto open = static_cast<std::size_t>(std::ranges::count_if(
       drawn, [&](const std::string& owner) { return may_still_contribute(members[owner].progress); }));
   const std::size_t enough = quorum == 0 ? drawn.size() : std::min<std::size_t>(quorum, drawn.size());
-  // DESIGN 6.4: close at quorum or deadline; also when nobody is left to wait for, or the rest could not be enough.
+  // By rule: close at quorum or deadline; also when nobody is left to wait for, or the rest could not be enough.
   if (have >= enough || open == 0 || have + open < minimum.at_least) close();
 }
 
@@ -284,7 +284,7 @@ void Aggregator::Impl::commit() {
   begin_round();
 }
 
-/// DESIGN 3, [study.publish]: "final" is the last of its kind in the run's schedule.
+/// [study.publish]: "final" is the last of its kind in the run's schedule.
 bool Aggregator::Impl::publishes_now(std::string_view kind) const {
   const int most = publication(charter, kind);
   if (most != 1) return most == 2;

@@ -48,7 +48,7 @@ void Aggregator::Impl::decline(const std::string& owner, const messages::Decline
 }
 
 void Aggregator::Impl::request_model(const std::string& owner, const messages::ModelRequest& message) {
-  // DESIGN 6.3: "Download of the model to the cohort, only of a committed one (or the charter's initial one)". `model`
+  // By rule: "Download of the model to the cohort, only of a committed one (or the charter's initial one)". `model`
   // is never anything else; the final one goes to the cohort when the run is done.
   const bool last =
       phase == Phase::finished && outcome == Outcome::done && members[owner].progress != Progress::withdrawn;
@@ -104,7 +104,7 @@ attest::Decision Aggregator::Impl::judge_update(const std::string& owner, const 
         "announce SHA-256 of the update");
   std::string whose, requirement;
   const std::uint64_t most = weight_bound(owner, whose, requirement);
-  // The weight is a number of records: the refusal names the check, not the value (DESIGN 2).
+  // The weight is a number of records: the refusal names the check, not the value (docs/threat-model.md).
   check(u.weight() >= 1 && u.weight() <= most, whose, requirement, fmt::format("1 to {}", most),
         u.weight() == 0      ? "0"
         : u.weight() <= most ? "within"
@@ -128,7 +128,7 @@ void Aggregator::Impl::announce(const std::string& owner, const messages::Update
                           "nothing: the round goes on without it")}});
   }
   if (m.progress < Progress::accepted) return unexpected(owner, "Update before Accept");
-  if (m.update) {  // DESIGN 6.3: "twice counts once"
+  if (m.update) {  // By rule: "twice counts once"
     if (u.run() != setup.order.run || u.round() != round || u.digest() != base::text(*m.update))
       return answer({{unmet("charter", "one update per round", base::digest_text(*m.update),
                             "another: " + digest_of(u.digest()), "send the update that was announced first")}});
@@ -224,7 +224,7 @@ void Aggregator::Impl::withdraw(const std::string& owner, View statement) {
     if (w->serial > it->second.serial) it->second = *w;
     return;
   }
-  // DESIGN 3: "the next round runs without that hospital". What it gave before stays; what it has not given, it keeps.
+  // By rule: "the next round runs without that hospital". What it gave before stays; what it has not given, it keeps.
   if (phase == Phase::collecting && may_still_contribute(members[owner].progress)) {
     drop_slot(owner);
     set(owner, Progress::declined, "withdrew after the offer");

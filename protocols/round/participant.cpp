@@ -43,7 +43,7 @@ void Participant::Impl::open(const base::PublicKey& receipt_key, bool hello) {
   }
   if (state == State::finished) return;
   out.emplace_back(ClearDeadline{std::string(return_deadline)});
-  // DESIGN 6: "A participant serves one receipt key per run, ever"; "a run whose aggregator dies has failed".
+  // By rule: "A participant serves one receipt key per run, ever"; "a run whose aggregator dies has failed".
   if (other) {
     attest::Decision d;
     d.add(check(false, "one instance per run", record.receipt_key->text(), receipt_key.text(), "order a new run"));
@@ -252,7 +252,7 @@ void Participant::Impl::on(const messages::Receipt& message) {
   ack.set_acknowledgement(
       base::text(Acknowledgement::sign(setup.owner, receipt->receipt, receipt->digest, setup.witness_key).serialize()));
 
-  // "A witness signs one receipt per (run, round), ever" (DESIGN 6.5).
+  // "A witness signs one receipt per (run, round), ever" (docs/how-it-works.md).
   if (const auto known = record.receipts.find(round); known != record.receipts.end()) {
     if (known->second == receipt->digest) {
       if (witness && receipt->verifies(*key)) out.emplace_back(Send{std::move(ack)});

@@ -48,7 +48,7 @@ attest::Decision Participant::Impl::judge_offer(const messages::Offer& message, 
   return d;
 }
 
-/// Numbers are used once: one instance per run, one answer per round (DESIGN 6).
+/// Numbers are used once: one instance per run, one answer per round (docs/how-it-works.md).
 void Participant::Impl::judge_identity(const messages::Offer& message, attest::Decision& d, bool& equivocation) const {
   d.add(check(message.receipt_key() == base::text(key->bytes), "receipt key of the offer", key->text(),
               digest_of(base::view(message.receipt_key())), "offer under the attested instance record's receipt key"));
@@ -196,7 +196,7 @@ attest::Decision Participant::Impl::judge_receipt(const SignedReceipt& s) const 
   return d;
 }
 
-/// "random bytes and path go only to its participant" (DESIGN 6): with them it sees that its own update is under the
+/// "random bytes and path go only to its participant" (docs/how-it-works.md): with them it sees that its own update is under the
 /// root.
 bool Participant::Impl::leaf_holds(const messages::Receipt& message, const SignedReceipt& receipt) const {
   if (message.leaf_random().size() != 32 || message.leaf_count() != receipt.receipt.contributors()) return false;

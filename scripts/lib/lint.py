@@ -10,7 +10,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
-# What a folder may include besides itself (DESIGN: base <- attest <- protocols, base <- aggregation, then the programs).
+# What a folder may include besides itself (CONTRIBUTING.md: base <- attest <- protocols, base <- aggregation, then the programs).
 LOW = {"base"}
 MAY_INCLUDE = {
     "base": LOW,

@@ -1,4 +1,4 @@
-# Sourced by scripts/demo, scripts/test and scripts/bench: brings this machine to where the build can start. Every step is skipped when
+# Sourced by scripts/demo and scripts/test: brings this machine to where the build can start. Every step is skipped when
 # nothing changed, and says what it does when it does something.
 
 set -euo pipefail

@@ -96,6 +96,8 @@ def test_each_owner_keeps_its_keys_and_no_other_folder_holds_them(finished):
 
 def test_the_receipts_of_the_run_verify_offline(finished, tools):
     study, run, *_ = finished
+    assert all(said for said in verified["receipts"])
+    assert verified["code"] == 0, verified
     ledger = tools.json("participant", "ledger", "--config", study.owner("zurich") / "participant.toml")
     assert "train" in json.dumps(ledger)
 

@@ -6,7 +6,7 @@
 namespace cloister::tests {
 namespace {
 
-// DESIGN 2, "Small trusted base": the aggregator links libc, libstdc++, OpenSSL, Protobuf, fmt and the evidence kinds
+// Small trusted base (docs/threat-model.md): the aggregator links libc, libstdc++, OpenSSL, Protobuf, fmt and the evidence kinds
 // it was built for. Sanitizer builds add their own run-time library.
 const std::vector<std::string> allowed = {"ld-linux-x86-64.so",
                                           "ld-linux-aarch64.so",

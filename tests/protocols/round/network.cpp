@@ -329,7 +329,7 @@ void Network::step(const round::SendTo& s) {
 }
 
 void Network::step(const round::SendModel& s) {
-  // DESIGN 6.3: only a committed model, or the charter's initial one, ever leaves.
+  // By rule: only a committed model, or the charter's initial one, ever leaves.
   bool committed = s.digest == charter->manifest.initial_model;
   for (const auto& r : records)
     committed = committed || must(round::SignedReceipt::parse(r.receipt)).receipt.model_out == s.digest;
