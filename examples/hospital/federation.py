@@ -100,6 +100,10 @@ class Federation:
         self.study.tools.run("cloister", "run", "fetch", str(run), "--kind", kind, "--out", to, *self._access())
         return to
 
+    def receipts(self, run: int, to: pathlib.Path) -> subprocess.CompletedProcess:
+        """Verifies the run's receipts against the charter, on the submitter's side, and keeps their signed bytes in `to`."""
+        return self.study.tools.run("cloister", "run", "receipts", str(run), "--verify", "--out", to, *self._access(), expect=None)
+
     def statistics(self, run: int, owner: str = OWNERS[0]) -> pathlib.Path:
         """What the enclave published to the cohort, as that hospital's node keeps it."""
         kept = sorted((self.study.owner(owner) / "ledger" / "results").glob(f"*-run-{run}-round-*.statistics"))
