@@ -48,6 +48,9 @@ class Link {
   const channel::ConnectionPtr& shared_connection() { return connection_; }
   const std::string& owner() const { return connection_->peer_owner(); }
   bool closed() const { return closed_; }
+  /// True the first time only: a peer that was refused is refused once, and what it still sends is dropped.
+  bool begin_refusing() { return !std::exchange(refusing_, true); }
+  bool refusing() const { return refusing_; }
 
   static constexpr std::size_t queue_cap = 4096;  ///< messages
 
@@ -68,6 +71,7 @@ class Link {
   std::size_t streams_ = 0;
   bool finishing_ = false;
   bool closed_ = false;
+  bool refusing_ = false;
 };
 
 using LinkPtr = std::shared_ptr<Link>;

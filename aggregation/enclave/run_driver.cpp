@@ -7,6 +7,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr auto progress_interval = std::chrono::milliseconds(500);
+// A sealed upload remembers each frame's end and tag: frames of a byte would cost many times the update. An honest peer
+// sends them by the hundred KiB, and a few short ones where a cut link resumes.
+constexpr std::uint64_t spare_frames = 1024, bytes_per_frame = 1024;
 
 // What an error of the staging means to people. The engine names tensor, element and check, never a value.
 attest::Finding finding_of(const Error& error) {
@@ -97,6 +100,8 @@ void RunDriver::on_data(const std::string& owner, View bytes) {
   const auto it = incoming_.find(owner);
   if (it == incoming_.end() || bytes.size() > it->second.left)
     return tell([&] { return machine_.data_unexpected(owner); });
+  if (bytes.empty() || ++frames_[owner] > spare_frames + context_.plan->shapes().at(task_).length / bytes_per_frame)
+    return tell([&] { return machine_.unexpected(owner, "DATA in too many or empty frames"); });
   Incoming& incoming = it->second;
   incoming.left -= bytes.size();
   traffic_[owner].in += bytes.size();
@@ -111,7 +116,8 @@ void RunDriver::on_data(const std::string& owner, View bytes) {
   // The machine's answer may have changed what is on its way.
   const auto now = incoming_.find(owner);
   if (now != incoming_.end() && now->second.left == 0) incoming_.erase(now);
-  if (wanted && uploads_->whole(owner)) {
+  // A refused update may have ended the run, and with it the uploads.
+  if (wanted && uploads_ && uploads_->whole(owner)) {
     whole_.push_back({owner, round});
     complete_next();
   }
@@ -206,6 +212,7 @@ const std::shared_ptr<const Bytes>* RunDriver::file_of(const base::Sha256& diges
 void RunDriver::act(round::BeginTask& step) {
   offered_ = Clock::now();
   traffic_.clear();
+  frames_.clear();
   whole_.clear();
   task_ = step.task;
   for (auto& [owner, incoming] : incoming_) incoming.swallow = true;
@@ -237,10 +244,15 @@ void RunDriver::act(round::Swallow& step) {
   incoming_[step.owner] = {.round = 0, .left = step.length, .swallow = true};
 }
 
+// What an owner has sent and is sending of this round's update is no longer wanted.
+void RunDriver::forget(const std::string& owner) {
+  if (uploads_) uploads_->forget(owner);
+  std::erase_if(whole_, [&](const Whole& w) { return w.owner == owner; });
+  if (const auto it = incoming_.find(owner); it != incoming_.end()) it->second.swallow = true;
+}
+
 void RunDriver::act(round::DropSlot& step) {
-  if (uploads_) uploads_->forget(step.owner);
-  std::erase_if(whole_, [&](const Whole& w) { return w.owner == step.owner; });
-  if (const auto it = incoming_.find(step.owner); it != incoming_.end()) it->second.swallow = true;
+  forget(step.owner);
   in_pool(
       [owner = step.owner](Reducer& reducer) {
         reducer.drop(owner);
@@ -250,7 +262,8 @@ void RunDriver::act(round::DropSlot& step) {
 }
 
 void RunDriver::act(round::Add& step) {
-  if (uploads_) uploads_->forget(step.owner);
+  // Its owner may have announced and sent it a second time meanwhile: that copy counts nothing.
+  forget(step.owner);
   in_pool([owner = step.owner, weight = step.weight](Reducer& reducer) { return reducer.add(owner, weight); },
           [self = shared_from_this(), owner = step.owner](Result<void> added) {
             if (!added) self->fail("adding the update of " + owner + ": " + added.error().text());
@@ -331,7 +344,9 @@ void RunDriver::act(round::Finish& step) {
 
 // One at a time: an update that waited in a sealed file takes a slot of its own until it was added.
 void RunDriver::complete_next() {
-  if (completing_ || whole_.empty() || !uploads_) return;
+  if (completing_ || !uploads_) return;
+  while (!whole_.empty() && !uploads_->whole(whole_.front().owner)) whole_.pop_front();  // announced anew meanwhile
+  if (whole_.empty()) return;
   completing_ = true;
   Whole next = std::move(whole_.front());
   whole_.pop_front();

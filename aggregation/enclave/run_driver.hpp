@@ -95,6 +95,7 @@ class RunDriver : public std::enable_shared_from_this<RunDriver> {
 
   const std::shared_ptr<const Bytes>* file_of(const base::Sha256& digest) const;
   void on_data(const std::string& owner, View bytes);
+  void forget(const std::string& owner);
   void complete_next();
   void completed(const Whole& whole, Result<base::Sha256> digest);
   void reduced(std::uint32_t round, Result<Reduced> reduced);
@@ -117,6 +118,7 @@ class RunDriver : public std::enable_shared_from_this<RunDriver> {
   bool completing_ = false;
   std::map<std::string, Incoming> incoming_;
   std::map<std::string, Traffic> traffic_;
+  std::map<std::string, std::uint64_t> frames_;  ///< DATA frames of this round, by owner
   std::map<std::string, std::unique_ptr<boost::asio::steady_timer>> deadlines_;
   std::chrono::steady_clock::time_point offered_, shown_;
   std::optional<base::Sha256> published_model_;

@@ -198,7 +198,7 @@ attest::Decision Server::judge_peer(const std::string& owner, const attest::Clai
   const attest::Policy* compute = charter.policy(manifest.compute_owner().owner);
   if (party->role == attest::Role::data) {
     const auto& among = compute->compute()->connect_among;
-    decision.add({.met = std::ranges::find(among, owner) != among.end(),
+    decision.add({.met = attest::admits(among, owner),
                   .owner = compute->owner_text(),
                   .requirement = "launch.connect",
                   .wanted = fmt::format("one of {}", fmt::join(among, ", ")),
@@ -301,6 +301,7 @@ awaitable<void> Server::read(LinkPtr link) {
 }
 
 void Server::refuse(LinkPtr link, attest::Decision decision, std::string reason, bool retry) {
+  if (!link->begin_refusing()) return;
   log_->event("peer_refused", link->owner() + ": " + reason, {{"owner", link->owner()}, {"reason", reason}});
   attest::log_refusals(*log_, decision, link->owner());
   asio::co_spawn(io_, channel::refuse(link->shared_connection(), std::move(decision), std::move(reason), retry),

@@ -82,6 +82,7 @@ class Server {
   Bytes grant_;
   std::optional<Time> grant_until_;
   bool grant_told_ = false;  ///< what the run was told last
+  bool ordering_ = false;    ///< an order's model is on its way
   CoordinatorFeed feed_;
   base::Sha256 order_{};  ///< of the run that the feed tells of
   std::shared_ptr<RunDriver> run_;

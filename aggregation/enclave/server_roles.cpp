@@ -113,6 +113,10 @@ awaitable<void> Server::run_order(LinkPtr link, messages::RunOrder message) {
     co_return refuse(link, {}, fmt::format("initial model: wanted {} bytes, found {}", wanted, length));
   if (!known && run_ && !run_->finished())
     co_return refuse(link, {}, fmt::format("run {} is under way; one at a time", run_->run()), true);
+  // Two links of one coordinator must not both pass these checks while their models are on their way.
+  if (ordering_) co_return refuse(link, {}, "another order is on its way; one at a time", true);
+  ordering_ = true;
+  const std::unique_ptr<bool, void (*)(bool*)> over(&ordering_, [](bool* flag) { *flag = false; });
   const Bytes model = co_await receive_model(link, length, !known);
   if (known) co_return feed_.attach(link);
 
@@ -223,6 +227,7 @@ awaitable<void> Server::participant(LinkPtr link) {
     const channel::Frame frame = co_await link->receive();
     const auto it = participants_.find(link->owner());
     if (it == participants_.end() || it->second.link != link) co_return;  // replaced meanwhile
+    if (link->refusing()) continue;
     if (!run_) {
       between_runs(link, frame);
     } else {

@@ -51,7 +51,8 @@ void Aggregator::Impl::request_model(const std::string& owner, const messages::M
   // By rule: "Download of the model to the cohort, only of a committed one (or the charter's initial one)". `model`
   // is never anything else; the final one goes to the cohort when the run is done.
   const bool last =
-      phase == Phase::finished && outcome == Outcome::done && members[owner].progress != Progress::withdrawn;
+      phase == Phase::finished && outcome == Outcome::done && members[owner].progress != Progress::withdrawn &&
+      publication(charter, "model") > 0;
   const Progress p = members[owner].progress;
   const bool working = phase == Phase::collecting && p >= Progress::accepted && p < Progress::stored;
   if (!working && !last) {
@@ -174,7 +175,7 @@ void Aggregator::Impl::transfer(const std::string& owner, const messages::Transf
   const bool matches = t.what() == "update" && t.digest() == base::text(upload.digest) && t.length() == upload.length &&
                        t.offset() == upload.offset;
   if (!upload.resumed || !matches)
-    return unexpected(owner, fmt::format("Transfer of {} from byte {}", t.what(), t.offset()));
+    return unexpected(owner, fmt::format("Transfer of {} from byte {}", peer_text(t.what()), t.offset()));
   upload.resumed = false;
   const std::uint64_t rest = upload.length - upload.offset;
   if (phase == Phase::collecting && upload.round == round && members[owner].progress == Progress::uploading)

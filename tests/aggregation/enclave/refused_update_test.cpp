@@ -164,6 +164,48 @@ TEST(RefusedUpdate, EndsOnlyTheLinkOfAPeerThatSendsDataNobodyAskedFor) {
   EXPECT_THAT(world.failures, Contains(HasSubstr("data that no Transfer announced")));
 }
 
+TEST(RefusedUpdate, ThatLeavesTooFewEndsTheRunAndNotTheEnclave) {
+  World world({.edits = {{"charite", "at_least = 3, among", "at_least = 4, among"}}, .round_deadline = "2s"});
+  Cohort cohort(world, {{"va", with_value(std::numeric_limits<float>::quiet_NaN())}});
+  ScriptedCoordinator coordinator(world);
+  world.run(whole_run(world, cohort, coordinator, world.study->run_order(rounds_of(1))));
+  EXPECT_EQ(coordinator.end->outcome(), "failed");
+  EXPECT_THAT(coordinator.end->reason(), HasSubstr("charite (data): study.participants.at_least"));
+  EXPECT_THAT(cohort[3].refused, Contains(HasSubstr("wanted a finite number, found NaN or infinity")));
+}
+
+TEST(RefusedUpdate, ThatIsSentTwiceInOneBreathCountsOnce) {
+  World world({.round_deadline = "2s"});
+  auto announced = std::make_shared<messages::Update>();
+  auto bytes = std::make_shared<Bytes>();
+  Script script;
+  script.change_update = [bytes](const round::OfferedTask& t, Bytes& u, std::uint64_t&) {
+    if (t.task == "train") *bytes = u;
+  };
+  script.change_announcement = [announced](messages::Update& u) { *announced = u; };
+  script.on_message = [announced, bytes](Hospital& h, const round::Message& m) -> awaitable<void> {
+    if (!std::holds_alternative<messages::Resume>(m) || announced->length() == 0) co_return;
+    const messages::Update again = *announced;
+    announced->Clear();
+    messages::Transfer header;
+    header.set_what("update");
+    header.set_digest(again.digest());
+    header.set_length(again.length());
+    for (int i = 0; i < 2; ++i) {
+      co_await h.send(header);
+      co_await h.send_data(*bytes);
+      co_await h.send(again);
+    }
+  };
+  Cohort cohort(world, {{"va", script}});
+  ScriptedCoordinator coordinator(world);
+  world.run(whole_run(world, cohort, coordinator, world.study->run_order(rounds_of(1))));
+  EXPECT_EQ(coordinator.end->outcome(), "done") << coordinator.end->reason();
+  EXPECT_THAT(base::hex(coordinator.model),
+              testing::AnyOf(base::hex(plain_model(cohort, 6, 1, {0, 1, 2, 3}).serialize()),
+                             base::hex(plain_model(cohort, 6, 1, {0, 1, 2}).serialize())));
+}
+
 TEST(RefusedUpdate, EndsOnlyTheLinkOfAPeerThatAsksForTheModelAgainAndAgain) {
   World world({.round_deadline = "2s", .width = 1'000'000});
   Script script;
