@@ -52,7 +52,7 @@ TEST(AggregatorProcess, SaysWhyItDoesNotStartWithoutATee) {
   const std::string out =
       (std::filesystem::temp_directory_path() / ("cloister-no-tee-" + std::to_string(::getpid()))).string();
   const int status =
-      std::system(("env -i " CLOISTER_BINARY_DIR "/bin/cloister-aggregator >'" + out + "' 3<&-").c_str());
+      std::system(("env -i '" CLOISTER_BINARY_DIR "/bin/cloister-aggregator' >'" + out + "' 3<&-").c_str());
   std::ifstream file(out);
   const std::string log((std::istreambuf_iterator<char>(file)), {});
   std::filesystem::remove(out);
