@@ -102,8 +102,8 @@ TeeRequirements read_tee(Section s, Of of) {
   else if (of == Of::aggregator)
     out.platforms = s.maybe_strings("platforms");
   if (out.platforms) check_platforms(s, "platforms", *out.platforms);
-  out.renew =
-      of == Of::participants ? s.maybe_duration("renew").value_or(std::chrono::milliseconds(0)) : s.duration("renew");
+  if (of == Of::participants) return out;  // a participant proves itself at every connection; nobody asks it again
+  out.renew = s.duration("renew");
   if (s.has("renew") && out.renew < std::chrono::seconds(1)) s.fail("renew", "wanted at least \"1s\"");
   return out;
 }

@@ -40,7 +40,7 @@ struct TeeRequirements {
   std::optional<std::vector<std::string>>
       platforms;  ///< "kind:hex" identities; the compute owner's policy must list them
   std::chrono::milliseconds
-      renew{};  ///< evidence older than this is asked for again; 0 (only in [participants]): never
+      renew{};  ///< evidence older than this is asked for again; 0 in [participants], which has no such key
 };
 
 struct StudyBounds {
