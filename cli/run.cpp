@@ -3,13 +3,13 @@
 #include "cli/run.hpp"
 
 #include <charconv>
+#include <chrono>
 #include <cmath>
 #include <filesystem>
 #include <fmt/format.h>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <sys/ioctl.h>
-#include <thread>
 #include <unistd.h>
 
 #include "aggregation/evaluate.hpp"
@@ -228,15 +228,13 @@ int watch(const coordinator::Remote& remote, const messages::WatchRun& request, 
     last = watcher.on(event);
     return !last;
   };
-  constexpr int patience = 30;  // a coordinator that is restarted is back within this many tries, a second each
-  for (int tries = 0; !last; ++tries) {
+  constexpr std::chrono::seconds patience{60}, restart{30};  // a coordinator that is restarted is back by then
+  for (bool again = false; !last; again = true) {
     const std::uint64_t before = seen;
     try {
-      coordinator::ask(remote, messages::WATCH_RUN, request, on);
+      coordinator::ask(remote, messages::WATCH_RUN, request, on, patience, again ? restart : std::chrono::seconds(0));
     } catch (const Exception& e) {
-      if (e.error().kind != Error::Kind::unavailable || (tries >= patience && seen == before) || seen == 0) throw;
-      if (seen != before) tries = 0;
-      std::this_thread::sleep_for(std::chrono::seconds(1));  // no-lint: the pace of tries, not a wait for them
+      if (e.error().kind != Error::Kind::unavailable || (seen == before && (again || seen == 0))) throw;
     }
   }
   return watcher.progress().ended() == "done" ? done : failed;

@@ -21,6 +21,7 @@ struct Remote {
 /// connection is cut.
 void ask(const Remote& remote, protocols::messages::MessageType type, const google::protobuf::MessageLite& request,
          const std::function<bool(const protocols::channel::Frame&)>& on,
-         std::chrono::seconds patience = std::chrono::seconds(60));
+         std::chrono::seconds patience = std::chrono::seconds(60),
+         std::chrono::seconds dial_for = std::chrono::seconds(0));
 
 }  // namespace cloister::coordinator
