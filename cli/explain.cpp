@@ -35,7 +35,9 @@ void explain_tee(std::string& out, const TeeRequirements& t, const char* what) {
   out += yes(t.simulated, "- SIMULATED EVIDENCE IS ALLOWED: no hardware protects anything. For experiments only.\n",
              "- Simulated evidence, without hardware behind it, is refused.\n");
   if (t.platforms) out += fmt::format("- Only on these machines: {}.\n", names(*t.platforms));
-  if (t.renew.count() > 0) out += fmt::format("- Its evidence is judged at every connection; a hospital's node asks for it again every {}.\n", base::text(t.renew));
+  if (t.renew.count() > 0)
+    out += fmt::format("- Its evidence is judged at every connection; a hospital's node asks for it again every {}.\n",
+                       base::text(t.renew));
 }
 
 std::string_view publishes(std::string_view how) {

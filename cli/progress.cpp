@@ -158,7 +158,7 @@ std::string Progress::on(const std::string& text) {
 std::vector<std::string> Progress::screen(std::size_t width) const {
   const State& s = *state_;
   std::vector<std::string> lines = {s.head + (s.simulated ? "  (SIMULATED)" : "")};
-  if (!s.instance.empty() && s.live.empty()) lines.push_back(s.instance);
+  if (!s.instance.empty() && s.live.empty() && s.ended.empty()) lines.push_back(s.instance);
   for (const auto& [round, line] : s.rounds) lines.push_back("  " + line);
   if (!s.live.empty()) lines.push_back(s.live);
   lines.insert(lines.end(), s.members.begin(), s.members.end());

@@ -78,7 +78,7 @@ awaitable<void> Requests::refuse(channel::ConnectionPtr connection, Error error)
                   .wanted = "one that its charters let this key ask for",
                   .found = error.what,
                   .remedy = "name a study whose model owner's policy lists this key"});
-  attest::log_refusals(*log_, decision, "a request of " + connection->peer_owner());
+  if (!decision.findings.empty()) attest::log_refusals(*log_, decision, "a request of " + connection->peer_owner());
   co_await channel::refuse(connection, decision, error.text(), error.kind == Error::Kind::unavailable);
 }
 
@@ -137,7 +137,7 @@ awaitable<void> Requests::submit(channel::ConnectionPtr connection, messages::Su
   const auto digest = base::sha256(base::view(request.submission()));
   auto run = store_.submit(charter.digest, order->submitter, digest, decide, submitted_event, at);
   if (!run) {
-    attest::log_refusals(*log_, decision, "a submission by " + order->submitter);
+    if (!decision.findings.empty()) attest::log_refusals(*log_, decision, "a submission by " + order->submitter);
     log_->event("submission_refused", run.error().text(),
                 {{"submitter", order->submitter}, {"reason", run.error().text()}});
     co_return co_await channel::refuse(connection, decision, "the submission is refused");

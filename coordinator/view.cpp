@@ -1,5 +1,6 @@
 #include "coordinator/view.hpp"
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 namespace cloister::coordinator {
@@ -27,7 +28,10 @@ ordered_json parsed(const std::string& text) {
 
 std::string settings_json(const attest::Settings& settings) {
   ordered_json out = ordered_json::object();
-  for (const auto& [name, value] : settings) out[name] = value;
+  for (const auto& [name, value] : settings) {
+    const bool whole = value == std::floor(value) && std::abs(value) < 1e15;
+    out[name] = whole ? ordered_json(static_cast<std::int64_t>(value)) : ordered_json(value);
+  }
   return dump(out);
 }
 
