@@ -220,7 +220,8 @@ TEST_F(Asking, AWatcherHearsTheLiveStatusAsWell) {
   watch.set_run(1);
   const auto answers = ask(alice(), messages::WATCH_RUN, watch);
   ASSERT_GE(answers.size(), 3u);
-  EXPECT_THAT(channel::parse<messages::RunEvent>(answers[1]).json(), HasSubstr("\"round\":1"));
+  // Which of the two depends on the machine's load: a watcher hears the newest, never a backlog.
+  EXPECT_THAT(channel::parse<messages::RunEvent>(answers[1]).json(), HasSubstr("\"event\":\"status\""));
   EXPECT_TRUE(channel::parse<messages::RunEvent>(answers.back()).last());
 }
 
