@@ -10,7 +10,7 @@ venv="$root/.venv"
 packages=(build-essential cmake ninja-build ccache git ca-certificates pkg-config
   libboost1.81-dev libssl-dev libprotobuf-dev protobuf-compiler libfmt-dev libtomlplusplus-dev libcli11-dev nlohmann-json3-dev
   libsoci-dev libsqlite3-dev libseccomp-dev libgtest-dev libgmock-dev
-  python3 python3-venv)
+  python3 python3-venv procps)
 
 say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
 die() { printf '%s\n' "$*" >&2; exit 1; }
