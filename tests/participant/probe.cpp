@@ -128,5 +128,5 @@ void attempt(const std::string& what) {
 
 int main(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) attempt(argv[i]);
-  return 0;
+  std::_Exit(0);  // no leak check at exit under a sanitizer: it would trace this process, which the sandbox forbids
 }
