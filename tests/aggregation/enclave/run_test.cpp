@@ -277,6 +277,8 @@ TEST(Run, GoesOnWithoutAHospitalThatWithdrewBetweenRuns) {
     co_await c[3].send(leave);
     co_await coord.order(w.study->run_order(rounds_of(1), 2));
     co_await coord.until_end();
+    w.server->end("the test is over");  // va waits for a second run that it is not in
+    co_await c.all_gone();
   }(world, cohort, coordinator, first));
   EXPECT_EQ(coordinator.end->outcome(), "done") << coordinator.end->reason();
   EXPECT_EQ(first, base::hex(plain_model(cohort, 6, 1).serialize()));
