@@ -14,7 +14,7 @@ import socket
 import subprocess
 import threading
 import time
-from typing import Callable, Iterator
+from typing import Callable
 
 
 class Failed(Exception):
@@ -122,21 +122,6 @@ def read_events(log: pathlib.Path) -> list[dict]:
         except json.JSONDecodeError:
             out.append({"event": "unreadable", "message": line})
     return out
-
-
-class Follow:
-    """New events of several logs, each once, in the order in which they are found."""
-
-    def __init__(self, logs: dict[str, pathlib.Path]):
-        self.logs = dict(logs)
-        self.seen = {name: 0 for name in logs}
-
-    def new(self) -> Iterator[tuple[str, dict]]:
-        for name, log in self.logs.items():
-            events = read_events(log)
-            for event in events[self.seen.get(name, 0):]:
-                yield name, event
-            self.seen[name] = len(events)
 
 
 _never = threading.Event()

@@ -9,7 +9,7 @@ from typing import Callable
 from cluster import Failed, Process, Tools, wait_until
 from data import Cohort
 from federation import Federation
-from study import COMPUTE_OWNER, MODEL_OWNER, OWNERS, Options, Study
+from study import COMPUTE_OWNER, OWNERS, Options, Study
 
 
 @dataclasses.dataclass(frozen=True)
