@@ -10,20 +10,20 @@ import time
 from typing import Callable
 
 from cluster import Failed, Process, read_events, wait_until
-from study import COMPUTE_OWNER, MODEL_OWNER, OWNERS, SUBMITTER, Study
+from founding import COMPUTE_OWNER, MODEL_OWNER, SUBMITTER, Founding
 
 
 class Federation:
     """Starts launcher, coordinator and hospitals as separate processes; ends them all on exit."""
 
-    def __init__(self, study: Study, hospitals: list[str] | None = None):
+    def __init__(self, study: Founding, hospitals: list[str] | None = None):
         self.study = study
         s = study
         self.processes: dict[str, Process] = {}
         self._add(COMPUTE_OWNER, "launcher", ["launcher", "run", "--config", "launcher.toml"])
         self._add(MODEL_OWNER, "coordinator", ["coordinator", "run", "--config", "coordinator.toml"])
-        for owner in hospitals if hospitals is not None else OWNERS:
-            tee = ["--tee", str(s.owner(owner) / "platform")] if owner in s.options.attested else []
+        for owner in hospitals if hospitals is not None else s.owners:
+            tee = ["--tee", str(s.owner(owner) / "platform")] if s.attested(owner) else []
             self._add(owner, "participant", ["participant", "run", "--config", "participant.toml", *tee])
 
     def _add(self, owner: str, name: str, arguments: list[str]) -> None:
@@ -104,8 +104,9 @@ class Federation:
         """Verifies the run's receipts against the charter, on the submitter's side, and keeps their signed bytes in `to`."""
         return self.study.tools.run("cloister", "run", "receipts", str(run), "--verify", "--out", to, *self._access(), expect=None)
 
-    def statistics(self, run: int, owner: str = OWNERS[0]) -> pathlib.Path:
-        """What the enclave published to the cohort, as that hospital's node keeps it."""
+    def statistics(self, run: int, owner: str | None = None) -> pathlib.Path:
+        """What the enclave published to the cohort, as that hospital's node (by default the first one's) keeps it."""
+        owner = owner or self.study.owners[0]
         kept = sorted((self.study.owner(owner) / "ledger" / "results").glob(f"*-run-{run}-round-*.statistics"))
         if not kept:
             raise Failed(f"run {run}: {owner} keeps no statistics")
