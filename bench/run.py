@@ -86,12 +86,36 @@ BENCHES: dict[str, Bench] = {
 }
 
 
+PEER_CASES = ("round-100mb", "update-2.5gb", "round-tiny")
+
+
+def peers(name: str) -> dict:
+    """Flower and FLARE on the same case, now: by peer its figures by metric, or why there are none."""
+    done = subprocess.run([sys.executable, HERE / "peers" / "measure.py", name], stdout=subprocess.PIPE, text=True, check=True)
+    out: dict[str, dict] = {}
+    for line in map(json.loads, done.stdout.splitlines()):
+        figures = out.setdefault(line["peer"], {"version": line["version"]})
+        figures[line["metric"]] = line["note"] if line["metric"] == "failed" else line["value"]
+    return out
+
+
 def run(name: str, tools: Tools, a: argparse.Namespace) -> dict:
     bench = BENCHES[name]
     print(f"{name}: {bench.what}", file=sys.stderr, flush=True)
     before = machine.load()
     result = {"name": name, "what": bench.what, **bench.measure(tools, a)}
+    if a.peers and name in PEER_CASES:
+        result["peers"] = peers(name)
     return result | {"load_before": before, "load_after": machine.load(), "targets": [t.judge(result) for t in bench.targets]}
+
+
+def peer_row(peer: str, figures: dict, ours: dict) -> str:
+    if "failed" in figures:
+        return f"  {peer} {figures['version']}: failed: {figures['failed'][:200]}"
+    plain = ours["seconds"] / ours["ratio_to_tls"] if "ratio_to_tls" in ours else None
+    ratio = f"{figures['seconds'] / plain:8.2f}" if plain else f"{'-':>8}"
+    peaks = f"server {figures['server_peak_rss_bytes'] / 1e6:,.0f}, client {figures['client_peak_rss_bytes'] / 1e6:,.0f}"
+    return f"  {peer + ' ' + figures['version']:<12.12}{figures['seconds']:10.4f}{ratio}{figures['rounds_per_second']:10.2f}  {peaks}"
 
 
 def table(results: list[dict]) -> str:
@@ -104,6 +128,7 @@ def table(results: list[dict]) -> str:
         cells = [f"{r[k]:{w}.{d}f}" if isinstance(r.get(k), (int, float)) else " " * (w - 1) + "-"
                  for k, w, d in (("seconds", 10, 4), ("ratio_to_tls", 8, 2), ("rounds_per_second", 10, 1))]
         lines.append(f"{r['name']:<14}{''.join(cells)}  {peaks}")
+        lines += [peer_row(peer, figures, r) for peer, figures in r.get("peers", {}).items()]
         for t in r.get("targets", []):
             lines.append(f"{'':<14}  {t['figure']}: wanted {t['wanted']}, found {t['found']}: {'met' if t['met'] else 'NOT met'}")
     return "\n".join(lines)
@@ -114,6 +139,7 @@ def main() -> int:
     parser.add_argument("name", nargs="+", choices=[*BENCHES, "all"], metavar="NAME", help=f"{', '.join(BENCHES)}, or all")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="where to write the results")
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds of a run, instead of the bench's own number")
+    parser.add_argument("--peers", action="store_true", help="measure Flower and NVIDIA FLARE too where they can do the same (minutes; see peers/)")
     parser.add_argument("--bin", type=pathlib.Path, default=HERE.parent / "build" / "release" / "bin", help="the programs of a build")
     a = parser.parse_args()
     tools = Tools(a.bin.resolve())

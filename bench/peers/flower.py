@@ -113,7 +113,8 @@ def make_certificates(folder: pathlib.Path) -> pathlib.Path:
         openssl("genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", f"{name}.key")
     openssl("req", "-new", "-x509", "-key", "ca.key", "-subj", "/CN=bench CA", "-days", "30", "-addext", "keyUsage=critical,keyCertSign", "-out", "ca.crt")
     openssl("req", "-new", "-key", "server.key", "-subj", "/CN=localhost", "-out", "server.csr")
-    openssl("x509", "-req", "-in", "server.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "30", "-extfile", "extensions", "-out", "server.pem")
+    by_ca = ["-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial"]
+    openssl("x509", "-req", "-in", "server.csr", *by_ca, "-days", "30", "-extfile", "extensions", "-out", "server.pem")
     return folder
 
 
