@@ -7,6 +7,7 @@
 #include "base/file.hpp"
 #include "cli/command.hpp"
 #include "cli/owner.hpp"
+#include "participant/succession.hpp"
 
 namespace cloister::cli {
 namespace {
@@ -79,29 +80,11 @@ std::string party_json(const Charter& c, const attest::Party& p) {
   const auto key = [](const std::optional<base::PublicKey>& k) {
     return k ? "\"" + k->text() + "\"" : std::string("null");
   };
-  return fmt::format(
-      R"({{"owner": "{}", "role": "{}", "tls": "{}", "witness": {}, "grant": {}, "order": {}, )"
-      R"("policy": "{}", "charter_signed_by": {}, "policy_signed_by": {}}})",
-      p.owner, attest::name(p.role), p.tls.text(), key(p.witness), key(p.grant), key(p.order),
-      base::digest_text(c.policy(p.owner)->digest), json_escape(signers_of(c.signatures, p.owner)),
-      json_escape(signers_of(c.policy_signatures, p.owner)));
-}
-
-// A witness signs one successor of a charter. What it signed stands beside its key, durable before the signature
-// exists.
-void remember_succession(const Charter& c, const std::string& key_file) {
-  const std::string path = key_file + ".successions";
-  std::string text = std::filesystem::exists(path) ? read_text(path) : "";
-  const std::string before = c.previous ? base::digest_text(*c.previous) : "", after = base::digest_text(c.digest);
-  if (const std::size_t at = text.find(before + " "); at != std::string::npos) {
-    const std::string signed_for = text.substr(at + before.size() + 1, after.size());
-    if (signed_for != after)
-      throw Exception(base::denied(
-          path, fmt::format("this witness agreed that {} succeeds {}: not a second one", signed_for, before)));
-    return;
-  }
-  text += fmt::format("{} {}\n", before, after);
-  base::write_file(path, base::view(text), 0600).value();
+  return fmt::format(R"({{"owner": "{}", "role": "{}", "tls": "{}", "witness": {}, "grant": {}, "order": {}, )"
+                     R"("policy": "{}", "charter_signed_by": {}, "policy_signed_by": {}}})",
+                     p.owner, attest::name(p.role), p.tls.text(), key(p.witness), key(p.grant), key(p.order),
+                     base::digest_text(c.policy(p.owner)->digest), json_escape(signers_of(c.signatures, p.owner)),
+                     json_escape(signers_of(c.policy_signatures, p.owner)));
 }
 
 }  // namespace
@@ -134,7 +117,7 @@ int run_charter_sign(const CharterSignOptions& o, bool json) {
   const base::PrivateKey key = base::PrivateKey::load(o.key).value();
   if (o.witness) {
     attest::sign_succession(c, o.owner, key).value();
-    remember_succession(c, o.key);
+    participant::remember_succession(o.key, *c.previous, c.digest).value();  // before the signature is anywhere
   } else {
     attest::sign_charter(c, o.owner, o.signer, key).value();
   }

@@ -38,12 +38,11 @@ void judge_own(Decision& d, const OfferedTask& offered, const GateInputs& in, co
          "the hospital takes it back (cloister participant withdraw --undo) before an instance has seen it, or stays "
          "out"});
   const RunId run{in.charter.digest, offered.order.run};
-  const bool known = in.ledger.run(run) != nullptr;
-  const auto successor = in.ledger.successors.find(in.charter.digest);
-  const bool succeeded = successor != in.ledger.successors.end();
+  const bool known = in.ledger.begun(run);
+  const auto successor = in.ledger.successor(in.charter.digest);
   // By rule: a quorum of witnesses "refuse new runs under the old one from then on; a running run finishes or fails".
-  d.add({!succeeded || known, owner_text, "charter", "the charter in force here",
-         succeeded ? fmt::format("one that {} has succeeded", base::digest_text(successor->second))
+  d.add({!successor || known, owner_text, "charter", "the charter in force here",
+         successor ? fmt::format("one that {} has succeeded", base::digest_text(*successor))
                    : "the charter in force here",
          "order new runs under the successor"});
 }

@@ -11,7 +11,7 @@ namespace cloister::participant {
 struct GateInputs {
   const attest::Charter& charter;
   const std::string& owner;
-  Time at{};                               ///< this hospital's own clock
+  Time at{};                               ///< this hospital's own clock, never before what its ledger has seen
   const attest::Claims* claims = nullptr;  ///< what the channel proved of the aggregator
   std::optional<Array<32>> host_data;      ///< what the grant says that they must carry
   const LedgerState& ledger;
@@ -23,7 +23,7 @@ struct GateInputs {
 /// The charter is founded and valid; the run order carries both signatures; this owner's policy allows task, settings
 /// and aggregator with what the ledger says was spent; the cohort names data owners, this one among them, each once;
 /// the installed trainer is the charter's; no withdrawal is in force; the charter has no successor that this node
-/// adopted.
+/// adopted or its witness key has signed, or the run had begun here before.
 attest::Decision judge_task(const protocols::round::OfferedTask& offered, const GateInputs& inputs);
 
 }  // namespace cloister::participant

@@ -42,14 +42,14 @@ struct DeadlineCame {
   std::string name;
   std::uint64_t setting = 0;  ///< which setting of that name
 };
-/// The withdrawal's file appeared or went.
-struct WithdrawalChanged {};
+/// A file appeared or went in a folder where the command line leaves this node its word: a withdrawal, a succession.
+struct FilesChanged {};
 struct StopAsked {
   std::string reason;
 };
 
 using Happening =
-    std::variant<Opened, Closed, Received, TaskDone, TaskFailed, DeadlineCame, WithdrawalChanged, StopAsked>;
+    std::variant<Opened, Closed, Received, TaskDone, TaskFailed, DeadlineCame, FilesChanged, StopAsked>;
 
 /// Lives on one single-threaded executor.
 class Inbox {

@@ -13,20 +13,6 @@ namespace {
 
 using base::Writer;
 
-// Every payload: u64 time ‖ field(kind) ‖ what the kind says (docs/formats.md, "Ledger").
-Writer record(std::string_view kind) {
-  Writer w;
-  w.u64(static_cast<std::uint64_t>(base::now().time_since_epoch().count())).field(kind);
-  return w;
-}
-
-Writer record(std::string_view kind, const RunId& id) {
-  return std::move(record(kind).raw(id.charter).u64(id.run));
-}
-Writer record(std::string_view kind, const RoundId& id) {
-  return std::move(record(kind, id.of()).u32(id.round));
-}
-
 RunId read_run(base::Reader& r) {
   RunId id;
   id.charter = r.array<32>("charter");
@@ -50,6 +36,7 @@ void read_charge(base::Reader& r, Time at, LedgerState& state) {
   LedgerRound& round = state.rounds[c.id];
   round.charge = std::move(c);
   round.charged = at;
+  state.seen = std::max(state.seen, at);
   round.refunded = false;
 }
 
@@ -88,6 +75,11 @@ void read_adopt(base::Reader& r, LedgerState& state) {
   if (previous.size() == 32) state.successors[base::array<32>(previous)] = charter;
 }
 
+void read_agreement(base::Reader& r, LedgerState& state) {
+  const auto charter = r.array<32>("charter");
+  state.agreed[charter] = r.array<32>("successor");
+}
+
 Result<void> apply(View payload, LedgerState& state) {
   base::Reader r("ledger", payload);
   const Time at{std::chrono::seconds(static_cast<std::int64_t>(r.u64("time")))};
@@ -96,6 +88,8 @@ Result<void> apply(View payload, LedgerState& state) {
     state.data_set = r.string("data set", name_cap);
   } else if (kind == "charter") {
     read_adopt(r, state);
+  } else if (kind == "succession") {
+    read_agreement(r, state);
   } else if (kind == "serve") {
     const RunId id = read_run(r);
     state.runs[id].receipt_key = base::PublicKey{r.array<32>("receipt key")};
@@ -167,6 +161,17 @@ const LedgerRun* LedgerState::run(const RunId& id) const {
   return it == runs.end() ? nullptr : &it->second;
 }
 
+std::optional<base::Sha256> LedgerState::successor(const base::Sha256& charter) const {
+  for (const auto* known : {&successors, &agreed})
+    if (const auto it = known->find(charter); it != known->end()) return it->second;
+  return {};
+}
+
+bool LedgerState::begun(const RunId& id) const {
+  const auto first = rounds.lower_bound({id.charter, id.run, 0});
+  return runs.contains(id) || (first != rounds.end() && first->first.of() == id);
+}
+
 const std::pair<const RoundId, LedgerRound>* LedgerState::last_receipt(const RunId& id) const {
   const std::pair<const RoundId, LedgerRound>* last = nullptr;
   for (auto it = rounds.lower_bound({id.charter, id.run, 0}); it != rounds.end() && it->first.of() == id; ++it)
@@ -174,7 +179,8 @@ const std::pair<const RoundId, LedgerRound>* LedgerState::last_receipt(const Run
   return last;
 }
 
-Result<std::unique_ptr<Ledger>> Ledger::open(const std::string& folder, const std::string& data_set, base::Log& log) {
+Result<std::unique_ptr<Ledger>> Ledger::open(const std::string& folder, const std::string& data_set, base::Log& log,
+                                             std::function<Time()> clock) {
   if (auto made = base::make_folder(folder, 0700); !made) return made.error();
   const std::string path = (std::filesystem::path(folder) / ledger_file_name(data_set)).string();
   LedgerState state;
@@ -183,10 +189,10 @@ Result<std::unique_ptr<Ledger>> Ledger::open(const std::string& folder, const st
   if (!file->repaired().empty())
     log.event("ledger_repaired", fmt::format("{}: {}", path, file->repaired()),
               {{"path", path}, {"what", file->repaired()}});
-  std::unique_ptr<Ledger> ledger(new Ledger(std::move(*file), std::move(state)));
+  std::unique_ptr<Ledger> ledger(new Ledger(std::move(*file), std::move(state), std::move(clock)));
   if (ledger->state_.data_set.empty()) {
     if (!ledger->state_.rounds.empty()) return base::malformed(path, "its first record does not name the data set");
-    if (auto r = ledger->append(record("data set").field(data_set).bytes()); !r) return r.error();
+    if (auto r = ledger->append(ledger->record("data set").field(data_set).bytes()); !r) return r.error();
   }
   if (ledger->state_.data_set != data_set)
     return base::denied(path, fmt::format("wanted the ledger of data set \"{}\", found that of \"{}\"", data_set,
@@ -201,6 +207,20 @@ Result<LedgerState> Ledger::read(const std::string& folder, const std::string& d
   if (!r) return r.error();
   if (state.data_set.empty()) state.data_set = data_set;
   return state;
+}
+
+// Every payload: u64 time ‖ field(kind) ‖ what the kind says (docs/formats.md, "Ledger").
+Writer Ledger::record(std::string_view kind) const {
+  Writer w;
+  w.u64(static_cast<std::uint64_t>(clock_().time_since_epoch().count())).field(kind);
+  return w;
+}
+
+Writer Ledger::record(std::string_view kind, const RunId& id) const {
+  return std::move(record(kind).raw(id.charter).u64(id.run));
+}
+Writer Ledger::record(std::string_view kind, const RoundId& id) const {
+  return std::move(record(kind, id.of()).u32(id.round));
 }
 
 // The state changes only by what a reader of the file would see.
@@ -223,6 +243,25 @@ Result<void> Ledger::adopt(const base::Sha256& charter, const std::string& study
   return append(w.bytes());
 }
 
+Result<void> Ledger::agree(const base::Sha256& charter, const base::Sha256& successor) {
+  if (const auto it = state_.agreed.find(charter); it != state_.agreed.end()) {
+    if (it->second == successor) return {};
+    return base::denied("ledger", fmt::format("this witness agreed that charter sha256:{}… succeeds sha256:{}…: not a "
+                                              "second one",
+                                              short_hex(it->second), short_hex(charter)));
+  }
+  return append(record("succession").raw(charter).raw(successor).bytes());
+}
+
+// By rule: a predecessor's witnesses "refuse new runs under the old one from then on; a running run finishes or fails".
+Result<void> Ledger::not_succeeded(const RunId& id) const {
+  const auto successor = state_.successor(id.charter);
+  if (!successor || state_.begun(id)) return {};
+  return base::denied(fmt::format("ledger: run {}", id.run),
+                      fmt::format("charter sha256:{}… has succeeded this one; no new run is served under the old one",
+                                  short_hex(*successor)));
+}
+
 Result<void> Ledger::serve(const RunId& id, const base::PublicKey& receipt_key) {
   if (const LedgerRun* run = state_.run(id)) {
     if (!run->outcome.empty())
@@ -238,10 +277,7 @@ Result<void> Ledger::serve(const RunId& id, const base::PublicKey& receipt_key) 
                       run->receipt_key->text(), receipt_key.text()));
     }
   }
-  if (const auto it = state_.successors.find(id.charter); it != state_.successors.end())
-    return base::denied(fmt::format("ledger: run {}", id.run),
-                        fmt::format("charter sha256:{}… has succeeded this one; no new run is served under the old one",
-                                    short_hex(it->second)));
+  if (auto fresh = not_succeeded(id); !fresh) return fresh;
   return append(record("serve", id).raw(receipt_key.bytes).bytes());
 }
 
@@ -278,6 +314,7 @@ Result<void> Ledger::sign_receipt(const RoundId& id, const base::Sha256& digest,
                                    "signs one receipt per round",
                                    short_hex(*round->receipt), short_hex(digest)));
   }
+  if (auto fresh = not_succeeded(id.of()); !fresh) return fresh;
   return append(record("receipt", id).raw(digest).field(signed_receipt).bytes());
 }
 

@@ -3,6 +3,7 @@
 // anything is done and written, durably, before anything is answered. Nothing in it is ever changed; a refund is a
 // record of its own. Not thread-safe.
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -11,6 +12,7 @@
 
 #include "attest/judge.hpp"
 #include "base/crypto.hpp"
+#include "base/encoding.hpp"
 #include "base/log.hpp"
 #include "participant/ledger_file.hpp"
 
@@ -69,12 +71,18 @@ struct LedgerState {
   std::map<RunId, LedgerRun> runs;
   std::map<RoundId, LedgerRound> rounds;
   std::map<base::Sha256, base::Sha256> successors;  ///< charter to the charter that this node adopted after it
+  std::map<base::Sha256, base::Sha256> agreed;      ///< charter to the successor that this witness has signed
   std::map<base::Sha256, std::string> studies;      ///< charter to its study, for those adopted
+  Time seen{};                                      ///< the latest time at which a task was charged, under any charter
 
   /// What has left already, without `id` itself, as judge() wants it.
   attest::Spent spent(const std::string& study, const RoundId& id) const;
   const LedgerRound* round(const RoundId& id) const;
   const LedgerRun* run(const RunId& id) const;
+  /// The charter that has succeeded this one here: adopted by this node, or agreed to by its witness key.
+  std::optional<base::Sha256> successor(const base::Sha256& charter) const;
+  /// This hospital has served the run or signed a receipt of it: under a succeeded charter such a run may still finish.
+  bool begun(const RunId& id) const;
   /// The last round of the run with a signed receipt; null when there is none.
   const std::pair<const RoundId, LedgerRound>* last_receipt(const RunId& id) const;
 
@@ -85,7 +93,9 @@ struct LedgerState {
 class Ledger {
  public:
   /// `folder` is made when missing. Errors as LedgerFile::open, and denied when the file is another data set's.
-  static Result<std::unique_ptr<Ledger>> open(const std::string& folder, const std::string& data_set, base::Log& log);
+  /// `clock` stamps the records: this hospital's own.
+  static Result<std::unique_ptr<Ledger>> open(const std::string& folder, const std::string& data_set, base::Log& log,
+                                              std::function<Time()> clock = base::now);
   /// For listings, also while a node runs. Error unavailable when there is none yet.
   static Result<LedgerState> read(const std::string& folder, const std::string& data_set);
 
@@ -95,9 +105,12 @@ class Ledger {
   // Each is durable on return. The same again does nothing and succeeds; what contradicts an earlier record is
   // Error::denied.
 
-  /// This node works under `charter`; with `previous` it serves no new run under that one from now on (docs/policies.md,
-  /// succession).
+  /// This node works under `charter`; with `previous` it serves no new run under that one from now on
+  /// (docs/policies.md, succession).
   Result<void> adopt(const base::Sha256& charter, const std::string& study, std::optional<base::Sha256> previous);
+  /// This hospital's witness key has signed `successor`: no new run under `charter` from now on, neither served nor
+  /// witnessed. A node may still be started under `charter`, so that a run that has begun finishes.
+  Result<void> agree(const base::Sha256& charter, const base::Sha256& successor);
   /// One receipt key per run, ever: a restarted or second instance has another (docs/how-it-works.md).
   Result<void> serve(const RunId& id, const base::PublicKey& receipt_key);
   Result<void> charge(const Charge& charge);
@@ -109,10 +122,17 @@ class Ledger {
   Result<void> end_run(const RunId& id, const std::string& outcome, const std::string& reason);
 
  private:
-  Ledger(LedgerFile file, LedgerState state) : file_(std::move(file)), state_(std::move(state)) {}
+  Ledger(LedgerFile file, LedgerState state, std::function<Time()> clock)
+      : file_(std::move(file)), state_(std::move(state)), clock_(std::move(clock)) {}
+  base::Writer record(std::string_view kind) const;
+  base::Writer record(std::string_view kind, const RunId& id) const;
+  base::Writer record(std::string_view kind, const RoundId& id) const;
+  /// Denied for a run that begins under a charter that has been succeeded here.
+  Result<void> not_succeeded(const RunId& id) const;
   Result<void> append(View payload);
   LedgerFile file_;
   LedgerState state_;
+  std::function<Time()> clock_;
 };
 
 /// The file's name in the ledger's folder.

@@ -71,8 +71,8 @@ Result<base::PrivateKey> load_some_key(const std::string& path, const std::optio
   return base::PrivateKey::load(path);
 }
 
-Result<Node::Loaded> Node::Loaded::load(const Config& config, Time at, base::Log& log) {
-  auto charter = load_own_charter(config, at);
+Result<Node::Loaded> Node::Loaded::load(const Config& config, std::shared_ptr<const Clock> clock, base::Log& log) {
+  auto charter = load_own_charter(config, clock->now());
   if (!charter) return charter.error();
   if (auto same = check_own_policy(config, *charter); !same) return same.error();
   const attest::Party& party = *charter->manifest.party(config.owner);
@@ -86,7 +86,8 @@ Result<Node::Loaded> Node::Loaded::load(const Config& config, Time at, base::Log
     return base::unavailable(config.data_file, "the data file is not there");
   auto formats = update_formats(charter->manifest);
   if (!formats) return formats.error();
-  auto ledger = Ledger::open(config.ledger_folder, charter->policy(config.owner)->data()->data_set, log);
+  auto ledger = Ledger::open(config.ledger_folder, charter->policy(config.owner)->data()->data_set, log,
+                             [clock] { return clock->recorded(); });
   if (!ledger) return ledger.error();
   std::optional<base::Sha256> previous;
   if (charter->previous) previous = charter->previous;
@@ -98,15 +99,11 @@ Result<Node::Loaded> Node::Loaded::load(const Config& config, Time at, base::Log
   if (!files) return files.error();
   auto withdrawal = load_withdrawal(config.ledger_folder, *charter);
   if (!withdrawal) return withdrawal.error();
-  return Loaded{std::make_shared<const attest::Charter>(std::move(*charter)),
-                std::move(*tls),
-                std::move(*witness),
-                std::move(*ledger),
-                std::move(*updates),
-                std::move(*files),
-                std::move(*formats),
-                *trainer,
-                std::move(*withdrawal)};
+  return Loaded{std::move(clock),   std::make_shared<const attest::Charter>(std::move(*charter)),
+                std::move(*tls),    std::move(*witness),
+                std::move(*ledger), std::move(*updates),
+                std::move(*files),  std::move(*formats),
+                *trainer,           std::move(*withdrawal)};
 }
 
 }  // namespace cloister::participant

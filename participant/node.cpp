@@ -12,6 +12,7 @@
 #include "aggregation/model.hpp"
 #include "base/file.hpp"
 #include "participant/node_loaded.hpp"
+#include "participant/succession.hpp"
 #include "protocols/launch/checks.hpp"
 
 namespace cloister::participant {
@@ -37,6 +38,7 @@ messages::ParticipantHello idle_hello(const std::optional<StoredWithdrawal>& wit
 
 Node::Node(NodeOptions options, Loaded loaded, asio::any_io_executor executor, std::shared_ptr<base::Log> log)
     : options_(std::move(options)),
+      clock_(std::move(loaded.clock)),
       executor_(executor),
       log_(std::move(log)),
       charter_(std::move(loaded.charter)),
@@ -67,7 +69,8 @@ Node::~Node() = default;
 
 Result<std::unique_ptr<Node>> Node::open(NodeOptions options, asio::any_io_executor executor,
                                          std::shared_ptr<base::Log> log) {
-  Result<Loaded> loaded = Loaded::load(options.config, options.clock(), *log);
+  Result<Loaded> loaded =
+      Loaded::load(options.config, std::make_shared<const Clock>(options.clock, options.passed), *log);
   if (!loaded) return loaded.error();
   return std::unique_ptr<Node>(new Node(std::move(options), std::move(*loaded), executor, std::move(log)));
 }
@@ -77,16 +80,16 @@ protocols::channel::EnclaveExpectation Node::expectation() {
   protocols::channel::EnclaveExpectation out;
   out.charter = charter_->digest;
   out.check_grant = [this](View grant, View record) -> Result<Bytes> {
-    const auto checked = protocols::launch::verify_grant(*charter_, grant, record, options_.clock());
+    const auto checked = protocols::launch::verify_grant(*charter_, grant, record, clock_->now());
     if (!checked) return checked.error();
     host_data_ = checked->host_data;
     return base::copy(base::view(checked->platform));
   };
   out.tls_key = protocols::launch::tls_key;
   out.judge = [this](const attest::Claims& claims) {
-    attest::Study study{.charter = *charter_, .at = options_.clock()};
+    attest::Study study{.charter = *charter_, .at = judging_time()};
     study.host_data = host_data_;
-    attest::Decision d = attest::founded(*charter_, options_.clock());
+    attest::Decision d = attest::founded(*charter_, study.at);
     d.add(attest::judge(&claims, study, *charter_->policy(options_.config.owner)));
     return d;
   };
@@ -94,11 +97,40 @@ protocols::channel::EnclaveExpectation Node::expectation() {
   return out;
 }
 
-attest::Decision Node::gate(const round::OfferedTask& offered) const {
+// Charter and policy are judged at no time before the last task that the ledger charged: over a restart, too, a clock
+// that was put back makes nothing valid that was over. A grant is judged without the ledger: it is minutes long, and a
+// clock that was wrong at an earlier start must not keep the node out once it is right.
+Time Node::judging_time() {
+  const std::chrono::seconds jump = clock_->jump();
+  const Time seen = ledger_->state().seen;
+  const bool off = jump.count() != 0 || clock_->now() + Clock::tolerated < seen;
+  if (off != std::exchange(clock_off_, off)) say_clock(jump, seen);
+  return std::max(clock_->now(), seen);
+}
+
+void Node::say_clock(std::chrono::seconds jump, Time seen) {
+  const Time wall = options_.clock();
+  std::string what = "the clock is right again";
+  if (jump.count() > 0)
+    what = fmt::format("the clock was put forward by {}: what is over by it is refused until it is put right",
+                       base::text(jump));
+  else if (jump.count() < 0)
+    what = fmt::format("the clock was put back by {}: validity is judged by the time that has passed, {}",
+                       base::text(-jump), base::text(clock_->now()));
+  else if (clock_off_)
+    what = fmt::format(
+        "the ledger has charged a task at {}, which this clock has not reached: validity is judged at "
+        "that time",
+        base::text(seen));
+  log_->event(clock_off_ ? "clock_off" : "clock_right", fmt::format("{} (it says {})", what, base::text(wall)),
+              {{"clock", base::text(wall)}, {"seconds", jump.count()}, {"ledger", base::text(seen)}});
+}
+
+attest::Decision Node::gate(const round::OfferedTask& offered) {
   const auto& claims = connection_->peer_claims();
   attest::Decision d = judge_task(offered, {.charter = *charter_,
                                             .owner = options_.config.owner,
-                                            .at = options_.clock(),
+                                            .at = judging_time(),
                                             .claims = claims ? &*claims : nullptr,
                                             .host_data = host_data_,
                                             .ledger = ledger_->state(),
@@ -139,11 +171,13 @@ awaitable<NodeEnd> Node::run() {
                {"study", charter_->manifest.study},
                {"ledger", ledger_->path()},
                {"privacy", charter_->policy(options_.config.owner)->data()->privacy_unit}});
-  if (const auto resumed = resume(); !resumed) end_ = NodeEnd{NodeEnd::Kind::failed, resumed.error().text()};
+  check_succession();
+  if (!end_)
+    if (const auto resumed = resume(); !resumed) end_ = NodeEnd{NodeEnd::Kind::failed, resumed.error().text()};
   if (!end_ && machine_) co_await perform(machine_->disconnected());
   if (!end_) {
     spawn(link_.run(), hang_up_.slot());
-    spawn(watch_folder());
+    spawn(watch_folders());
   }
   while (!end_) {
     Happening happening = co_await inbox_.next();
@@ -209,7 +243,31 @@ awaitable<void> Node::on(StopAsked& asked) {
   co_return;
 }
 
-awaitable<void> Node::on(WithdrawalChanged&) {
+awaitable<void> Node::on(FilesChanged&) {
+  check_succession();
+  co_await check_withdrawal();
+}
+
+// Durable in the ledger before it is acted on: the file beside the key may go, the agreement does not.
+void Node::check_succession() {
+  const auto agreed = agreed_successor(options_.config.witness_key, charter_->digest);
+  if (!agreed) {
+    log_->event("succession_broken", agreed.error().text());
+    return;
+  }
+  if (!*agreed || ledger_->state().agreed.contains(charter_->digest)) return;
+  if (const auto recorded = ledger_->agree(charter_->digest, **agreed); !recorded) {
+    end_ = NodeEnd{NodeEnd::Kind::failed, "cannot record the succession: " + recorded.error().text()};
+    return;
+  }
+  log_->event("succession",
+              fmt::format("this hospital's witness has signed {}: no new run under the charter {} from now on; one "
+                          "that has begun may finish",
+                          base::digest_text(**agreed), base::digest_text(charter_->digest)),
+              {{"charter", base::digest_text(charter_->digest)}, {"successor", base::digest_text(**agreed)}});
+}
+
+awaitable<void> Node::check_withdrawal() {
   auto stored = load_withdrawal(options_.config.ledger_folder, *charter_);
   if (!stored) {
     log_->event("withdrawal_broken", stored.error().text());
@@ -236,13 +294,18 @@ awaitable<void> Node::on(WithdrawalChanged&) {
   }
 }
 
-// The command line writes the withdrawal's file; no polling.
-awaitable<void> Node::watch_folder() {
+// The command line writes withdrawals and agreements to a succession; no polling.
+awaitable<void> Node::watch_folders() {
+  const fs::path keys = fs::absolute(options_.config.witness_key).parent_path();
   const int fd = ::inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
-  if (fd < 0 ||
-      ::inotify_add_watch(fd, options_.config.ledger_folder.c_str(), IN_MOVED_TO | IN_CREATE | IN_DELETE) < 0) {
+  bool watched = fd >= 0;
+  for (const std::string& folder : {options_.config.ledger_folder, keys.string()})
+    watched = watched && ::inotify_add_watch(fd, folder.c_str(), IN_MOVED_TO | IN_CREATE | IN_DELETE) >= 0;
+  if (!watched) {
     if (fd >= 0) ::close(fd);
-    log_->event("watch_failed", "a withdrawal will be noticed at the next start only: the folder cannot be watched");
+    log_->event("watch_failed",
+                "a withdrawal will be noticed at the next start only, and a succession with the next new run: the "
+                "folders cannot be watched");
     co_return;
   }
   watch_ = std::make_unique<asio::posix::stream_descriptor>(executor_, fd);
@@ -251,7 +314,7 @@ awaitable<void> Node::watch_folder() {
     boost::system::error_code e;
     co_await watch_->async_read_some(asio::buffer(events), asio::redirect_error(asio::use_awaitable, e));
     if (e) co_return;  // closed at the node's end
-    inbox_.push(WithdrawalChanged{});
+    inbox_.push(FilesChanged{});
   }
 }
 
@@ -357,6 +420,8 @@ Result<void> Node::resume() {
 }
 
 bool Node::begin_run(std::uint64_t run) {
+  check_succession();  // not only when told: an agreement that is on disk holds for every run that begins after it
+  if (end_) return false;
   auto record = files_.load({charter_->digest, run});
   if (!record) {
     end_ = NodeEnd{NodeEnd::Kind::failed, record.error().text()};

@@ -13,6 +13,7 @@
 #include <set>
 #include <string>
 
+#include "participant/clock.hpp"
 #include "participant/config.hpp"
 #include "participant/formats.hpp"
 #include "participant/gate.hpp"
@@ -29,7 +30,8 @@ struct NodeOptions {
   bool once = false;                           ///< end at the first refusal instead of trying again
   std::optional<attest::Attester> attester{};  ///< when node and trainer run in a TEE of their own
   protocols::channel::VerifyEvidence verify = attest::verify_evidence;
-  std::function<Time()> clock = base::now;
+  std::function<Time()> clock = base::now;  ///< the wall clock
+  std::function<std::chrono::nanoseconds()> passed = time_passed;
   std::optional<std::uint16_t> port{};  ///< instead of the charter's; what answers there must prove itself all the same
   std::chrono::milliseconds first_pause{200}, longest_pause{5000}, refused_pause{10000};  ///< link.hpp
 };
@@ -68,15 +70,19 @@ class Node {
   boost::asio::awaitable<void> on(TaskDone& done);
   boost::asio::awaitable<void> on(TaskFailed& failed);
   boost::asio::awaitable<void> on(DeadlineCame& came);
-  boost::asio::awaitable<void> on(WithdrawalChanged& changed);
+  boost::asio::awaitable<void> on(FilesChanged& changed);
   boost::asio::awaitable<void> on(StopAsked& asked);
   boost::asio::awaitable<void> on_data(View bytes);
   boost::asio::awaitable<void> on_offer(const protocols::messages::Offer& offer);
   protocols::channel::EnclaveExpectation expectation();
-  attest::Decision gate(const protocols::round::OfferedTask& offered) const;
+  attest::Decision gate(const protocols::round::OfferedTask& offered);
   bool begin_run(std::uint64_t run);
   Result<void> resume();
-  boost::asio::awaitable<void> watch_folder();
+  boost::asio::awaitable<void> watch_folders();
+  boost::asio::awaitable<void> check_withdrawal();
+  void check_succession();
+  Time judging_time();
+  void say_clock(std::chrono::seconds jump, Time seen);
   boost::asio::awaitable<void> ensure_trainer(const attest::Settings& settings);
   boost::asio::awaitable<void> task(std::uint64_t number, protocols::round::RunTask asked);
   void spawn(boost::asio::awaitable<void> child, boost::asio::cancellation_slot slot = {});
@@ -102,6 +108,7 @@ class Node {
   RoundId round_id(std::uint32_t round) const { return {charter_->digest, machine_->run(), round}; }
 
   NodeOptions options_;
+  std::shared_ptr<const Clock> clock_;
   boost::asio::any_io_executor executor_;
   std::shared_ptr<base::Log> log_;
   std::shared_ptr<const attest::Charter> charter_;
@@ -119,6 +126,7 @@ class Node {
   std::optional<Array<32>> host_data_;  ///< of the grant in force
   std::optional<protocols::round::Participant> machine_;
   std::optional<StoredWithdrawal> withdrawal_;
+  bool clock_off_ = false;  ///< said once
 
   struct Model {
     base::Sha256 digest{};

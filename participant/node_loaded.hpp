@@ -6,6 +6,7 @@
 namespace cloister::participant {
 
 struct Node::Loaded {
+  std::shared_ptr<const Clock> clock;
   std::shared_ptr<const attest::Charter> charter;
   base::PrivateKey tls, witness;
   std::unique_ptr<Ledger> ledger;
@@ -15,7 +16,7 @@ struct Node::Loaded {
   base::Sha256 trainer{};
   std::optional<StoredWithdrawal> withdrawal;
 
-  static Result<Loaded> load(const Config& config, Time at, base::Log& log);
+  static Result<Loaded> load(const Config& config, std::shared_ptr<const Clock> clock, base::Log& log);
 };
 
 }  // namespace cloister::participant

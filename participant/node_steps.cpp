@@ -143,7 +143,10 @@ Result<void> Node::keep(const round::Keep& step) {
   const RoundId id = round_id(step.round);
   const auto receipt = round::SignedReceipt::parse(step.committed.receipt);
   if (!receipt) return receipt.error();
-  if (auto recorded = ledger_->sign_receipt(id, receipt->digest, step.committed.receipt); !recorded) return recorded;
+  // Of a run that this witness no longer serves, what the others committed is kept and not recorded as its own word.
+  const bool left = ledger_->state().successor(id.charter) && !ledger_->state().begun(id.of());
+  if (!left)
+    if (auto recorded = ledger_->sign_receipt(id, receipt->digest, step.committed.receipt); !recorded) return recorded;
   if (auto saved = files_.save_receipt(id, step.committed); !saved) return saved;
   if (auto saved = files_.save(charter_->digest, step.record); !saved) return saved;
   updates_.remove(id);

@@ -157,6 +157,42 @@ TEST_F(LedgerTest, AfterASuccessorTheOldCharterGetsNoNewRunButARunningOneFinishe
               HasSubstr("as the successor of this one"));
 }
 
+TEST_F(LedgerTest, AWitnessThatAgreedToASuccessorServesAndWitnessesNoNewRunEvenAfterARestart) {
+  const base::PublicKey key{digest("key")};
+  {
+    auto ledger = *open();
+    ASSERT_TRUE(ledger->adopt(charter, "cardiac", std::nullopt));
+    ASSERT_TRUE(ledger->serve({charter, 1}, key));
+    ASSERT_TRUE(ledger->sign_receipt(round(1, 2), digest("receipt"), {}));
+    ASSERT_TRUE(ledger->agree(charter, digest("successor")));
+    EXPECT_TRUE(ledger->agree(charter, digest("successor")));
+    EXPECT_THAT(ledger->agree(charter, digest("other")).error().text(), HasSubstr("not a second one"));
+  }
+  auto ledger = *open();
+  EXPECT_TRUE(ledger->adopt(charter, "cardiac", std::nullopt)) << "a node may finish what it has begun";
+  EXPECT_TRUE(ledger->serve({charter, 1}, key));
+  EXPECT_TRUE(ledger->sign_receipt(round(2, 1), digest("receipt"), {})) << "of a run that it serves";
+  EXPECT_TRUE(ledger->sign_receipt(round(2, 2), digest("receipt"), {})) << "of a run that it has witnessed";
+  EXPECT_THAT(ledger->serve({charter, 3}, key).error().text(), HasSubstr("has succeeded this one; no new run"));
+  EXPECT_THAT(ledger->sign_receipt(round(1, 3), digest("receipt"), {}).error().text(),
+              HasSubstr("ledger: run 3: charter sha256:"));
+  EXPECT_TRUE(ledger->serve({digest("successor"), 1}, key)) << "the successor's runs are its own";
+}
+
+TEST_F(LedgerTest, KnowsTheLatestTimeAtWhichATaskWasCharged) {
+  Time now = Time{} + std::chrono::hours(9);
+  {
+    auto ledger = *Ledger::open(folder.path(), "cardiac-2026", *log, [&] { return now; });
+    EXPECT_EQ(ledger->state().seen, Time{});
+    ASSERT_TRUE(ledger->charge(charge(1)));
+    now -= std::chrono::hours(5);
+    ASSERT_TRUE(ledger->charge(charge(2)));
+    now += std::chrono::hours(50);
+    ASSERT_TRUE(ledger->end_run({charter, 1}, "done", "")) << "what was judged by nobody says nothing of the time";
+  }
+  EXPECT_EQ((*open())->state().seen, Time{} + std::chrono::hours(9));
+}
+
 // Every prefix of the file is what some crash may leave: what is whole must be there, what is not must be gone, and the
 // ledger must go on.
 TEST_F(LedgerTest, ACrashAtAnyByteLeavesTheWholeRecordsAndAWorkingLedger) {
