@@ -45,7 +45,7 @@ TEST_F(Lifecycle, AWitnessThatSignsASuccessorFinishesTheRunUnderWayAndServesNoNe
   world.run([](Lifecycle& t, base::Sha256& successor_) -> awaitable<void> {
     co_await t.world.launch();
     t.start_all();
-    co_await t.order(10);
+    co_await t.order(4);
     co_await t.until_logged(t.site(0), "committed");
     successor_ = t.agree(0);
     co_await t.until_logged(t.site(0), "succession");
@@ -127,7 +127,7 @@ TEST_F(Lifecycle, AClockThatIsPutForwardRefusesWhatIsOverByItAndRecoversOnceItIs
   world.run([](Lifecycle& t) -> awaitable<void> {
     co_await t.world.launch();
     t.start_all();
-    co_await t.order(8);
+    co_await t.order(5);
     co_await t.coordinator.until_end();
     co_await t.until_all_end();
   }(*this));
@@ -149,7 +149,7 @@ TEST_F(Lifecycle, AClockThatIsPutBackMakesNothingValidThatIsOver) {
   world.run([](Lifecycle& t, bool& over_) -> awaitable<void> {
     co_await t.world.launch();
     t.start_all();
-    co_await t.order(8);
+    co_await t.order(5);
     co_await t.until_logged(t.site(0), "committed", 2);
     over_ = true;  // the policy's end passes, and the clock is put back to where it was
     co_await t.until_logged(t.site(0), "refusal");
