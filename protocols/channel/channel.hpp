@@ -54,6 +54,11 @@ class Connection {
   virtual awaitable<Frame> receive() = 0;
   /// The same, reusing the memory of `into` (a stream of data frames then allocates twice and no more).
   virtual awaitable<void> receive(Frame& into) = 0;
+  /// Data straight into the caller's memory: fills `into` from position `have` on with the payload of the data frames
+  /// that come, however they are cut, and moves `have` along as bytes arrive. True when `into` is full; false when a
+  /// frame of another type comes first, which the next receive() gives. Throws as receive(). Cancelled, `have` says how
+  /// much has arrived, and the next call (of either kind) goes on there. `into` and `have` live until it returns.
+  virtual awaitable<bool> receive_data(std::span<std::uint8_t> into, std::size_t& have) = 0;
   /// At once, with a goodbye to the peer; a waiting receive or send ends with unavailable.
   virtual void close() noexcept = 0;
 

@@ -7,8 +7,9 @@ namespace cloister::protocols::channel {
 
 namespace {
 
-constexpr std::size_t data_frame = 256 << 10;  // what send_data cuts into: it stays in the cache while it is encrypted
-constexpr std::size_t kept_frames_cap = 64;    // while evidence is awaited
+// What send_data cuts into: it stays in the cache while it is encrypted, and fills 16 TLS records with its header.
+constexpr std::size_t data_frame = (256 << 10) - header_size;
+constexpr std::size_t kept_frames_cap = 64;  // while evidence is awaited
 constexpr std::size_t kept_bytes_cap = 64 << 20;
 constexpr std::size_t contexts_cap = 4096;  // requests for evidence on one connection
 constexpr std::chrono::milliseconds refusal_linger{2000};
@@ -18,6 +19,14 @@ struct Flag {
   bool& flag;
   explicit Flag(bool& f) : flag(f) { flag = true; }
   ~Flag() { flag = false; }
+};
+
+/// Takes off `left` what `have` has grown by in this scope.
+struct Given {
+  std::uint64_t& left;
+  const std::size_t& have;
+  const std::size_t before;
+  ~Given() { left -= have - before; }
 };
 
 }  // namespace
@@ -78,32 +87,38 @@ awaitable<void> FramedConnection::send_data(View bytes) {
 }
 
 awaitable<void> FramedConnection::fill(std::span<std::uint8_t> into, std::size_t& have, bool inside_frame) {
-  while (have < into.size()) {
-    try {
-      have += co_await tls_->read_some(into.subspan(have));
-    } catch (const Exception& e) {
-      if (e.error().kind != Error::Kind::unavailable || (!inside_frame && have == 0)) throw;
-      throw Exception(base::unavailable(e.error().where, e.error().what + ", in the middle of a frame"));
-    }
+  try {
+    co_await tls_->read(into, have, /*idle=*/!inside_frame);
+  } catch (const Exception& e) {
+    if (e.error().kind != Error::Kind::unavailable || (!inside_frame && have == 0)) throw;
+    throw Exception(base::unavailable(e.error().where, e.error().what + ", in the middle of a frame"));
   }
+}
+
+awaitable<void> FramedConnection::receive_header() {
+  if (header_) co_return;
+  co_await fill(head_, head_have_, false);
+  head_have_ = 0;
+  auto header = decode(head_);
+  if (!header) {
+    close();  // the framing is lost; nothing after this means anything
+    throw Exception(Error{header.error().kind, name() + ": " + header.error().where, header.error().what});
+  }
+  header_ = *header;
+  payload_have_ = 0;
 }
 
 awaitable<void> FramedConnection::receive_raw(Frame& into) {
   if (receiving_) throw std::logic_error("two coroutines receive on one connection");
   Flag receiving(receiving_);
-  if (!header_) {
-    co_await fill(head_, head_have_, false);
-    head_have_ = 0;
-    auto header = decode(head_);
-    if (!header) {
-      close();  // the framing is lost; nothing after this means anything
-      throw Exception(Error{header.error().kind, name() + ": " + header.error().where, header.error().what});
-    }
-    header_ = *header;
-    payload_have_ = 0;
-    payload_.resize(header_->length);
+  co_await receive_header();
+  // A header alone costs the peer nothing, so memory follows what has arrived; a stream of data frames reuses it.
+  for (;;) {
+    payload_.resize(
+        std::min<std::size_t>(header_->length, std::max({payload_.capacity(), payload_have_ * 2, data_frame})));
+    co_await fill(payload_, payload_have_, true);
+    if (payload_.size() == header_->length) break;
   }
-  co_await fill(payload_, payload_have_, true);
   into.type = header_->type;
   std::swap(into.payload, payload_);
   header_.reset();
@@ -121,15 +136,77 @@ awaitable<void> FramedConnection::receive(Frame& into) {
   }
   for (;;) {
     co_await receive_raw(into);
-    if (into.type == messages::AUTHENTICATOR_REQUEST && identity_) {
-      const Bytes request = base::copy(base::view(parse<messages::AuthenticatorRequest>(into).request()));
-      co_await answer_again(request);
-    } else if (into.type == messages::ACCEPTED && awaits_accepted_) {
-      awaits_accepted_ = false;
-    } else {
-      co_return;
-    }
+    const bool handled = co_await handled_inside(into);
+    if (!handled) co_return;
   }
+}
+
+/// What the channel answers itself and shows nobody: a request for evidence, and the verdict on it.
+awaitable<bool> FramedConnection::handled_inside(const Frame& frame) {
+  if (frame.type == messages::AUTHENTICATOR_REQUEST && identity_) {
+    const Bytes request = base::copy(base::view(parse<messages::AuthenticatorRequest>(frame).request()));
+    co_await answer_again(request);
+    co_return true;
+  }
+  co_return frame.type == messages::ACCEPTED&& std::exchange(awaits_accepted_, false);
+}
+
+/// Of a data frame that was kept while something else was awaited, as much as fits.
+std::size_t FramedConnection::take_kept(std::span<std::uint8_t> into) {
+  Bytes& payload = kept_.front().payload;
+  const std::size_t n = std::min(payload.size(), into.size());
+  std::copy_n(payload.begin(), n, into.begin());
+  payload.erase(payload.begin(), payload.begin() + static_cast<std::ptrdiff_t>(n));
+  kept_bytes_ -= n;
+  if (payload.empty()) kept_.pop_front();
+  return n;
+}
+
+/// Of a data frame that a cancelled receive() has begun, as much as fits.
+std::size_t FramedConnection::take_received(std::span<std::uint8_t> into) {
+  const std::size_t n = std::min(payload_have_, into.size());
+  std::copy_n(payload_.begin(), n, into.begin());
+  payload_.erase(payload_.begin(), payload_.begin() + static_cast<std::ptrdiff_t>(n));
+  payload_have_ -= n;
+  header_->length -= n;
+  return n;
+}
+
+awaitable<bool> FramedConnection::receive_data(std::span<std::uint8_t> into, std::size_t& have) {
+  while (have < into.size()) {
+    if (!kept_.empty()) {
+      if (kept_.front().type != messages::DATA) co_return false;
+      have += take_kept(into.subspan(have));
+      continue;
+    }
+    if (receiving_) throw std::logic_error("two coroutines receive on one connection");
+    {
+      Flag receiving(receiving_);
+      co_await receive_header();
+      if (header_->type == messages::DATA) {
+        have += take_received(into.subspan(have));
+        // Counted as it arrives, whatever ends the wait: the caller's place and what is left of the frame move
+        // together.
+        Given given{header_->length, have, have};
+        const auto part = into.first(std::min<std::size_t>(into.size(), have + header_->length));
+        co_await fill(part, have, true);
+      }
+    }
+    if (header_->type == messages::DATA) {
+      if (header_->length == 0) header_.reset();
+      continue;
+    }
+    if (header_->type != messages::AUTHENTICATOR_REQUEST && header_->type != messages::ACCEPTED &&
+        header_->type != messages::REFUSAL)
+      co_return false;
+    Frame frame;
+    co_await receive_raw(frame);
+    const bool handled = co_await handled_inside(frame);
+    if (handled) continue;
+    keep(std::move(frame));
+    co_return false;
+  }
+  co_return true;
 }
 
 awaitable<Frame> FramedConnection::receive() {

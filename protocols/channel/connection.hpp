@@ -22,6 +22,7 @@ class FramedConnection final : public Connection, public std::enable_shared_from
   awaitable<void> send_data(View bytes) override;
   awaitable<Frame> receive() override;
   awaitable<void> receive(Frame& into) override;
+  awaitable<bool> receive_data(std::span<std::uint8_t> into, std::size_t& have) override;
   void close() noexcept override { tls_->close(); }
 
   const base::PublicKey& peer_key() const override { return tls_->peer_key(); }
@@ -57,6 +58,10 @@ class FramedConnection final : public Connection, public std::enable_shared_from
 
  private:
   awaitable<void> fill(std::span<std::uint8_t> into, std::size_t& have, bool inside_frame);
+  awaitable<void> receive_header();
+  std::size_t take_kept(std::span<std::uint8_t> into);
+  std::size_t take_received(std::span<std::uint8_t> into);
+  awaitable<bool> handled_inside(const Frame& frame);
   awaitable<void> answer_again(View request);
   awaitable<void> write(View head, View body);
   awaitable<void> send_bytes(MessageType type, Bytes payload);
@@ -71,7 +76,7 @@ class FramedConnection final : public Connection, public std::enable_shared_from
   bool awaits_accepted_ = false;  // evidence went out; the next Accepted belongs to it
   std::set<RequestContext> used_contexts_;
 
-  // The frame being received; it survives a cancelled receive.
+  // The frame being received; it survives a cancelled receive. header_->length counts what nobody has been given yet.
   Array<header_size> head_{};
   std::size_t head_have_ = 0;
   std::optional<Header> header_;

@@ -64,7 +64,8 @@ struct OpenSsl {
   static int write(BIO* bio, const char* bytes, int n) {
     Tls& t = of(bio);
     BIO_clear_retry_flags(bio);
-    t.out_.insert(t.out_.end(), bytes, bytes + n);
+    const View sealed{reinterpret_cast<const std::uint8_t*>(bytes), static_cast<std::size_t>(n)};
+    t.out_.insert(t.out_.end(), sealed.begin(), sealed.end());
     t.queued_ += static_cast<std::uint64_t>(n);
     return n;
   }
@@ -217,19 +218,21 @@ awaitable<void> Tls::handshake() {
   std::rethrow_exception(failed);
 }
 
-awaitable<std::size_t> Tls::read_some(std::span<std::uint8_t> out) {
-  for (;;) {
+awaitable<void> Tls::read(std::span<std::uint8_t> into, std::size_t& have, bool idle) {
+  idle ? SSL_set_mode(ssl_, SSL_MODE_RELEASE_BUFFERS) : SSL_clear_mode(ssl_, SSL_MODE_RELEASE_BUFFERS);
+  while (have < into.size()) {
     if (closed_) throw Exception(base::unavailable(name_, "the connection was closed on this side"));
     ERR_clear_error();
     std::size_t n = 0;
-    const int result = SSL_read_ex(ssl_, out.data(), out.size(), &n);
+    const int result = SSL_read_ex(ssl_, into.data() + have, into.size() - have, &n);
     if (result == 1) {
+      have += n;
       // A peer that sends without a pause must not keep this thread from the others.
       if ((since_yield_ += n) > (1 << 20)) {
         since_yield_ = 0;
         co_await asio::post(socket_.get_executor(), asio::use_awaitable);
       }
-      co_return n;
+      continue;
     }
     const int error = SSL_get_error(ssl_, result);
     if (error == SSL_ERROR_ZERO_RETURN) throw Exception(base::unavailable(name_, "the peer closed the connection"));

@@ -37,8 +37,10 @@ class Tls {
   /// Throws Refused when `judge` said no; untrusted (a proxy's certificate), unsupported (not TLS 1.3, not our
   /// protocol), unavailable (cut). The peer gets a TLS alert, and time to read it.
   boost::asio::awaitable<void> handshake();
-  /// At least one byte into `out`. Throws unavailable when the peer closed or the connection was cut.
-  boost::asio::awaitable<std::size_t> read_some(std::span<std::uint8_t> out);
+  /// Fills `into` from position `have` on and moves `have` along as bytes come; cancelled, it says how much has come.
+  /// `idle`: nothing may come for long, so the read buffer is given back while this waits. Throws unavailable when the
+  /// peer closed or the connection was cut.
+  boost::asio::awaitable<void> read(std::span<std::uint8_t> into, std::size_t& have, bool idle);
   /// Encrypts head and body as one unit behind what others queued; back when the socket took all of it. Cancelled in
   /// between, the rest goes out with the next write. Throws unavailable.
   boost::asio::awaitable<void> write(View head, View body = {});

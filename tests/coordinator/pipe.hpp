@@ -59,6 +59,20 @@ class Pipe : public channel::Connection {
     co_return frame;
   }
   awaitable<void> receive(channel::Frame& frame) override { frame = co_await receive(); }
+  awaitable<bool> receive_data(std::span<std::uint8_t> into, std::size_t& have) override {
+    while (have < into.size()) {
+      channel::Frame frame = co_await receive();
+      const std::size_t n = frame.type == messages::DATA ? std::min(frame.payload.size(), into.size() - have) : 0;
+      const auto end = frame.payload.begin() + static_cast<std::ptrdiff_t>(n);
+      std::copy(frame.payload.begin(), end, into.begin() + static_cast<std::ptrdiff_t>(have));
+      have += n;
+      frame.payload.erase(frame.payload.begin(), end);
+      const bool other = frame.type != messages::DATA;
+      if (other || !frame.payload.empty()) in_.frames.push_front(std::move(frame));
+      if (other) co_return false;
+    }
+    co_return true;
+  }
   void close() noexcept override {
     for (Wire* wire : {&in_, &out_}) {
       wire->closed = true;

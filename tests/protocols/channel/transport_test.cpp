@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 #include <random>
 
-#include "protocols/channel/connection.hpp"
+#include "pair.hpp"
 #include "strangers.hpp"
 #include "world.hpp"
 
@@ -16,13 +16,6 @@ using testing::HasSubstr;
 
 // --- Pinned links
 // -------------------------------------------------------------------------------------------------------
-
-std::pair<Outcome, Outcome> meet_pinned(World& w, base::PrivateKey client_key, std::optional<base::PublicKey> wanted) {
-  Outcome client, server;
-  w.run(World::into(server, w.accept_one_pinned(w.enclave_key)),
-        World::into(client, connect_pinned(w.endpoint(), client_key, wanted, soon())));
-  return {std::move(client), std::move(server)};
-}
 
 TEST(Pinned, TwoKeysOfTheCharterAreConnected) {
   World w;
@@ -334,17 +327,6 @@ TEST(Proxy, WithoutAPortItIsRefusedUndialled) {
 
 // --- Frames over the wire
 // -----------------------------------------------------------------------------------------------
-
-struct Pair {
-  World w;
-  ConnectionPtr client, server;
-  Pair() {
-    auto [c, s] = meet_pinned(w, w.party, w.enclave_key.public_key());
-    client = c.connection;
-    server = s.connection;
-  }
-  Tls& raw_client() { return dynamic_cast<FramedConnection&>(*client).tls(); }
-};
 
 awaitable<void> receive_error(Connection& c, std::string& error) {
   try {
