@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <fmt/format.h>
 #include <tuple>
+#include <unordered_map>
 
 #include "attest/statement.hpp"
 #include "base/encoding.hpp"
@@ -19,7 +20,8 @@ namespace {
 using base::Reader;
 using base::Writer;
 
-constexpr std::size_t largest_charter = 8 * 1024 * 1024;
+constexpr std::size_t largest_charter = 64 * 1024 * 1024;
+constexpr std::size_t largest_manifest = 16 * 1024 * 1024;  // and as much for a predecessor's statement
 constexpr std::size_t largest_text = 1024 * 1024;
 constexpr std::uint32_t most_entries = 100'000;
 
@@ -55,8 +57,11 @@ Result<void> fit(Charter& c, const std::string& where) {
   std::vector<Policy> ordered;
   std::string wrong;
   const auto complain = [&](std::string text) { wrong += (wrong.empty() ? "" : "; ") + text; };
+  std::unordered_map<std::string_view, std::vector<const Policy*>> by_owner;
+  for (const Policy& p : c.policies) by_owner[p.owner].push_back(&p);
   for (const Party& p : c.manifest.parties) {
-    const Policy* policy = c.policy(p.owner);
+    const auto found = by_owner.find(p.owner);
+    const Policy* policy = found == by_owner.end() ? nullptr : found->second.front();
     if (policy == nullptr)
       complain(fmt::format("wanted a policy of {} ({}), found none", p.owner, name(p.role)));
     else if (policy->role != p.role)
@@ -68,7 +73,7 @@ Result<void> fit(Charter& c, const std::string& where) {
   for (const Policy& p : c.policies) {
     if (c.manifest.party(p.owner) == nullptr)
       complain(fmt::format("{} has a policy and is no party of the manifest", p.owner));
-    if (std::count_if(c.policies.begin(), c.policies.end(), [&](const Policy& q) { return q.owner == p.owner; }) > 1)
+    if (by_owner[p.owner].size() > 1)
       complain(fmt::format("{} has more than one policy", p.owner));
   }
   const auto not_sorted = [](const Reference& a, const Reference& b) { return !before(a, b); };
@@ -81,7 +86,7 @@ Result<void> fit(Charter& c, const std::string& where) {
 }
 
 Result<void> read_texts(Reader& r, Charter& out, const std::string& where) {
-  auto manifest = parse_manifest(r.string("manifest", largest_text), where + ": manifest");
+  auto manifest = parse_manifest(r.string("manifest", largest_manifest), where + ": manifest");
   if (r.ok() && !manifest) return manifest.error();
   if (manifest) out.manifest = *std::move(manifest);
   const std::uint32_t policies = read_count(r, "policies");
@@ -98,11 +103,10 @@ Result<void> read_texts(Reader& r, Charter& out, const std::string& where) {
 }
 
 void replace(std::vector<OwnerSignature>& in, OwnerSignature signature) {
-  std::erase_if(in,
-                [&](const OwnerSignature& s) { return s.owner == signature.owner && s.signer == signature.signer; });
-  in.push_back(std::move(signature));
-  std::sort(in.begin(), in.end(),
-            [](const auto& a, const auto& b) { return std::tie(a.owner, a.signer) < std::tie(b.owner, b.signer); });
+  const auto less = [](const auto& a, const auto& b) { return std::tie(a.owner, a.signer) < std::tie(b.owner, b.signer); };
+  if (!std::is_sorted(in.begin(), in.end(), less)) std::stable_sort(in.begin(), in.end(), less);
+  const auto [first, last] = std::equal_range(in.begin(), in.end(), signature, less);
+  in.insert(in.erase(first, last), std::move(signature));
 }
 
 }  // namespace
@@ -125,6 +129,11 @@ Bytes Charter::serialize() const {
 }
 
 const Policy* Charter::policy(std::string_view owner) const {
+  // Policies stand in the manifest's order once a charter is whole.
+  if (const Party* party = manifest.party(owner); party != nullptr) {
+    const auto at = static_cast<std::size_t>(party - manifest.parties.data());
+    if (at < policies.size() && policies[at].owner == owner) return &policies[at];
+  }
   const auto at = std::find_if(policies.begin(), policies.end(), [&](const Policy& p) { return p.owner == owner; });
   return at == policies.end() ? nullptr : &*at;
 }
@@ -183,7 +192,7 @@ Result<Charter> parse_charter(View bytes, std::string where) {
   const std::uint64_t not_after = r.u64("not_after");
   if (not_after > 253'402'300'799) r.fail("not_after", "lies after the year 9999");
   out.not_after = Time(std::chrono::seconds(static_cast<std::int64_t>(not_after)));
-  out.previous_statement = base::copy(r.field("previous statement", largest_text));
+  out.previous_statement = base::copy(r.field("previous statement", largest_manifest));
   if (!out.previous_statement.empty()) out.previous = base::sha256(out.previous_statement);
   out.signatures = read_signatures(r, "signatures");
   out.succession = read_signatures(r, "succession");
@@ -198,6 +207,7 @@ Result<Charter> load_charter(View bytes, std::string where, Time at) {
   auto charter = parse_charter(bytes, where);
   if (!charter) return charter;
   if (const Decision d = founded(*charter, at); !d.allowed()) return untrusted(where, "not founded: " + d.explain());
+  charter->signatures_hold = true;
   return charter;
 }
 
@@ -208,7 +218,8 @@ Result<void> sign_charter(Charter& charter, const std::string& owner, const std:
   const auto known = std::pair(signer, key.public_key());
   if (std::find(party->signers.begin(), party->signers.end(), known) == party->signers.end())
     return denied("manifest", fmt::format("{} has no signer {} with the key {}", owner, signer, known.second.text()));
-  replace(charter.signatures, {owner, signer, key.sign("cloister charter v1", charter.statement())});
+  charter.signatures_hold = false;
+  replace(charter.signatures, {owner, signer, key.sign(charter_context, charter.digest)});
   replace(charter.policy_signatures, {owner, signer, sign_policy(*charter.policy(owner), key)});
   return {};
 }
@@ -218,7 +229,8 @@ Result<void> sign_succession(Charter& charter, const std::string& owner, const b
   if (!previous) return previous.error();
   for (const Statement::Witness& w : previous->witnesses)
     if (w.owner == owner && w.key == witness.public_key()) {
-      replace(charter.succession, {owner, "witness", witness.sign("cloister charter v1", charter.statement())});
+      charter.signatures_hold = false;
+      replace(charter.succession, {owner, "witness", witness.sign(charter_context, charter.digest)});
       return {};
     }
   return denied("previous charter",
@@ -229,6 +241,7 @@ Result<void> merge_signatures(Charter& charter, const Charter& copy) {
   if (copy.digest != charter.digest)
     return untrusted("charter", fmt::format("wanted a copy of {}, found {}", base::digest_text(charter.digest),
                                             base::digest_text(copy.digest)));
+  charter.signatures_hold = false;
   for (const OwnerSignature& s : copy.signatures) replace(charter.signatures, s);
   for (const OwnerSignature& s : copy.policy_signatures) replace(charter.policy_signatures, s);
   for (const OwnerSignature& s : copy.succession) replace(charter.succession, s);

@@ -41,9 +41,11 @@ struct Charter {
   Time not_after{};                               ///< the first moment at which it is over
   std::optional<base::Sha256> previous;           ///< digest of the charter that this one succeeds
   Bytes previous_statement;                       ///< that charter's statement: its witnesses must agree
-  std::vector<OwnerSignature> signatures;         ///< context "cloister charter v1" over statement()
-  std::vector<OwnerSignature> succession;         ///< the predecessor's witnesses, over the same statement
+  std::vector<OwnerSignature> signatures;         ///< context "cloister charter v2" over the digest
+  std::vector<OwnerSignature> succession;         ///< the predecessor's witnesses, over the same digest
   base::Sha256 digest{};                          ///< SHA-256 of statement(); draft_charter and parse_charter set it
+  /// load_charter found every signature good; signing and merging forget it. See still_founded.
+  bool signatures_hold = false;
 
   /// Canonical bytes of what the owners sign (docs/formats.md, "Charter").
   Bytes statement() const;
@@ -58,11 +60,15 @@ struct Charter {
 /// study.
 Result<Charter> draft_charter(std::string manifest_toml, std::vector<std::pair<std::string, std::string>> policies,
                               std::vector<Reference> references, Time not_after, const Charter* previous = nullptr);
-/// Parses a draft or a founded charter and checks that its parts fit each other, but no signature. At most 8 MiB.
+/// Parses a draft or a founded charter and checks that its parts fit each other, but no signature. At most 64 MiB.
 Result<Charter> parse_charter(View bytes, std::string where);
 /// Is it founded: every owner's k of n over statement and policy, no other signature, references, validity at `at`, and
 /// for a successor the quorum of its predecessor's witnesses? The decision names who has yet to sign.
 Decision founded(const Charter& charter, Time at);
+/// What founded() says, without verifying again what load_charter has verified: of that only the time can change.
+/// A charter that load_charter did not give is looked at as a whole. Whoever edits a loaded charter clears
+/// `signatures_hold`.
+Decision still_founded(const Charter& charter, Time at);
 /// parse_charter and founded; the error is the decision's explanation. Pure: what every process does with a charter
 /// first.
 Result<Charter> load_charter(View bytes, std::string where, Time at);

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <set>
+#include <unordered_map>
 
 #include "attest/statement.hpp"
 
@@ -21,11 +22,21 @@ const base::PublicKey* key_of(const Party& party, const std::string& signer) {
   return nullptr;
 }
 
+using ByOwner = std::unordered_map<std::string_view, std::vector<const OwnerSignature*>>;
+
+ByOwner by_owner(const std::vector<OwnerSignature>& all) {
+  ByOwner out;
+  for (const OwnerSignature& s : all) out[s.owner].push_back(&s);
+  return out;
+}
+
 template <class Verifies>
-Gathered gather(const std::vector<OwnerSignature>& all, const Party& party, Verifies verifies) {
+Gathered gather(const ByOwner& all, const Party& party, Verifies verifies) {
   Gathered out;
-  for (const OwnerSignature& s : all) {
-    if (s.owner != party.owner) continue;
+  const auto own = all.find(party.owner);
+  if (own == all.end()) return out;
+  for (const OwnerSignature* one : own->second) {
+    const OwnerSignature& s = *one;
     const base::PublicKey* key = key_of(party, s.signer);
     if (key == nullptr)
       out.wrong = fmt::format("a signature by {}, who is not one of its signers", s.signer);
@@ -86,12 +97,12 @@ void succession(Decision& d, const Charter& c) {
                    "one of " + previous->study, "found a new study instead"));
   std::set<std::string> agreed;
   std::string wrong;
-  const Bytes statement = c.statement();
+  const base::Sha256 digest = base::sha256(c.statement());
   for (const OwnerSignature& s : c.succession) {
     const auto at = std::find_if(previous->witnesses.begin(), previous->witnesses.end(),
                                  [&](const Statement::Witness& w) { return w.owner == s.owner; });
     if (at == previous->witnesses.end() || !agreed.insert(s.owner).second ||
-        !at->key.verifies("cloister charter v1", statement, s.signature))
+        !at->key.verifies(charter_context, digest, s.signature))
       wrong = s.owner;
   }
   const bool met = wrong.empty() && agreed.size() >= previous->witness_quorum;
@@ -102,20 +113,34 @@ void succession(Decision& d, const Charter& c) {
       "have the predecessor's witnesses sign: cloister charter sign --witness"));
 }
 
+Finding in_time(const Charter& c, Time at) {
+  return of_charter(at < c.not_after, "not_after", "a time before " + base::text(c.not_after), base::text(at),
+                    "found a successor");
+}
+
 }  // namespace
+
+Decision still_founded(const Charter& c, Time at) {
+  if (!c.signatures_hold) return founded(c, at);
+  Decision d;
+  d.add(of_charter(true, "signatures", "those of all owners", "verified when the charter was loaded", ""));
+  d.add(in_time(c, at));
+  return d;
+}
 
 Decision founded(const Charter& c, Time at) {
   Decision d;
-  const Bytes statement = c.statement();
+  const base::Sha256 digest = base::sha256(c.statement());
+  const ByOwner signatures = by_owner(c.signatures), policy_signatures = by_owner(c.policy_signatures);
   for (const Party& party : c.manifest.parties) {
     const Policy& policy = *c.policy(party.owner);
-    d.add(enough(gather(c.signatures, party,
+    d.add(enough(gather(signatures, party,
                         [&](const base::PublicKey& k, const base::Signature& s) {
-                          return k.verifies("cloister charter v1", statement, s);
+                          return k.verifies(charter_context, digest, s);
                         }),
                  party, policy, "charter"));
     d.add(
-        enough(gather(c.policy_signatures, party,
+        enough(gather(policy_signatures, party,
                       [&](const base::PublicKey& k, const base::Signature& s) { return policy_signed(policy, k, s); }),
                party, policy, "policy"));
   }
@@ -125,8 +150,7 @@ Decision founded(const Charter& c, Time at) {
     d.add(of_charter(ok.has_value(), "reference " + r.name, "a signature by " + r.signer.text(),
                      ok ? "it" : "one that does not verify", "have it signed again: cloister reference sign"));
   }
-  d.add(of_charter(at < c.not_after, "not_after", "a time before " + base::text(c.not_after), base::text(at),
-                   "found a successor"));
+  d.add(in_time(c, at));
   succession(d, c);
   return d;
 }

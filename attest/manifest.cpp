@@ -4,6 +4,7 @@
 #include <cmath>
 #include <fmt/format.h>
 #include <set>
+#include <unordered_map>
 
 namespace cloister::attest {
 
@@ -13,7 +14,8 @@ namespace {
 
 using base::Section;
 
-constexpr std::size_t largest_manifest = 1024 * 1024;
+constexpr std::size_t largest_manifest = 16 * 1024 * 1024;
+constexpr std::size_t most_witnesses = 128;  // a quorum of them signs for every round, and everybody gets that
 constexpr std::int64_t largest_count = 1'000'000'000;
 constexpr std::uint64_t largest_model = std::uint64_t{1} << 40;  // values; 4 TiB of float32
 
@@ -244,6 +246,9 @@ void read_witnesses(Section root, Manifest& out) {
   for (const Party* p : owners)
     if (!among || std::find(among->begin(), among->end(), p->owner) != among->end()) out.witnesses.push_back(p->owner);
   if (among && out.witnesses.size() != among->size()) s->fail("among", "wanted owners of data in this manifest");
+  if (out.witnesses.size() > most_witnesses)
+    root.fail("witnesses", fmt::format("{} would witness every receipt: name at most {} in witnesses.among",
+                                       out.witnesses.size(), most_witnesses));
   if (s) out.lying_witnesses = static_cast<std::uint32_t>(s->maybe_integer("lying", 0, 1'000'000).value_or(1));
   if (!out.witnesses.empty() && out.witness_quorum() > out.witnesses.size())
     root.fail("witnesses", fmt::format("{} witnesses of whom {} may lie never reach their quorum of {}",
@@ -274,6 +279,15 @@ Manifest read(Section root) {
   return out;
 }
 
+struct KeyHash {
+  // A public key is as good as random, and an attacker's key only has to be found absent.
+  std::size_t operator()(const base::PublicKey& key) const {
+    std::size_t out = 0;
+    for (std::size_t i = 0; i < sizeof out; ++i) out = out << 8 | key.bytes[i];
+    return out;
+  }
+};
+
 template <class Match>
 const Party* find(const Manifest& m, Match match) {
   const auto at = std::find_if(m.parties.begin(), m.parties.end(), match);
@@ -281,6 +295,23 @@ const Party* find(const Manifest& m, Match match) {
 }
 
 }  // namespace
+
+/// Where a party stands. Lookups compare what they find with the manifest, so that one that was edited is only slower.
+class PartyIndex {
+ public:
+  explicit PartyIndex(const std::vector<Party>& of) : parties(of.size()) {
+    for (std::uint32_t i = 0; i < of.size(); ++i) {
+      by_owner.emplace(of[i].owner, i);
+      by_tls.emplace(of[i].tls, i);
+      if (of[i].role == Role::data) places.emplace(of[i].owner, static_cast<std::uint32_t>(data.size()));
+      if (of[i].role == Role::data) data.push_back(i);
+    }
+  }
+  std::size_t parties;
+  std::unordered_map<std::string, std::uint32_t> by_owner, places;
+  std::unordered_map<base::PublicKey, std::uint32_t, KeyHash> by_tls;
+  std::vector<std::uint32_t> data;
+};
 
 const Party& Manifest::model_owner() const {
   return *find(*this, [](const Party& p) { return p.role == Role::model; });
@@ -295,10 +326,40 @@ std::vector<const Party*> Manifest::data_owners() const {
   return out;
 }
 const Party* Manifest::party(std::string_view owner) const {
+  if (index) {
+    const auto at = index->by_owner.find(std::string(owner));
+    if (at != index->by_owner.end() && at->second < parties.size() && parties[at->second].owner == owner)
+      return &parties[at->second];
+  }
   return find(*this, [&](const Party& p) { return p.owner == owner; });
 }
 const Party* Manifest::by_tls_key(const base::PublicKey& key) const {
+  if (index) {
+    const auto at = index->by_tls.find(key);
+    if (at != index->by_tls.end() && at->second < parties.size() && parties[at->second].tls == key)
+      return &parties[at->second];
+  }
   return find(*this, [&](const Party& p) { return p.tls == key; });
+}
+std::uint32_t Manifest::data_count() const {
+  if (index && index->parties == parties.size()) return static_cast<std::uint32_t>(index->data.size());
+  return static_cast<std::uint32_t>(
+      std::count_if(parties.begin(), parties.end(), [](const Party& p) { return p.role == Role::data; }));
+}
+std::optional<std::uint32_t> Manifest::data_place(std::string_view owner) const {
+  if (index) {
+    const auto at = index->places.find(std::string(owner));
+    if (at != index->places.end() && index->data[at->second] < parties.size() &&
+        parties[index->data[at->second]].owner == owner)
+      return at->second;
+  }
+  std::uint32_t place = 0;
+  for (const Party& p : parties) {
+    if (p.role != Role::data) continue;
+    if (p.owner == owner) return place;
+    ++place;
+  }
+  return std::nullopt;
 }
 std::uint32_t Manifest::witness_quorum() const {
   return (static_cast<std::uint32_t>(witnesses.size()) + lying_witnesses) / 2 + 1;
@@ -316,6 +377,7 @@ Result<Manifest> parse_manifest(std::string_view toml, std::string file) {
   if (auto done = config->finish(); !done) return done.error();
   out.text = std::string(toml);
   out.digest = base::sha256(base::view(toml));
+  out.index = std::make_shared<const PartyIndex>(out.parties);
   return out;
 }
 

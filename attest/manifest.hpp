@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -58,6 +59,8 @@ const std::vector<SettingRule>& setting_rules();
 /// Their names.
 const std::vector<std::string>& setting_names();
 
+class PartyIndex;
+
 struct Manifest {
   std::uint32_t format = 1;
   std::string study;
@@ -96,24 +99,28 @@ struct Manifest {
 
   std::string publish_model, publish_evaluate, publish_statistics;
   std::uint32_t runs = 0;
-  std::vector<std::string> witnesses;  ///< data owners; default all
+  std::vector<std::string> witnesses;  ///< data owners, at most 128: their acknowledgements go to everybody; default all
   std::uint32_t lying_witnesses = 1;   ///< b
   std::chrono::milliseconds round_deadline{};
   std::chrono::milliseconds channel_deadline{};
 
   std::string text;
   base::Sha256 digest{};
+  std::shared_ptr<const PartyIndex> index;  ///< finds parties fast; parse_manifest sets it, its absence changes nothing
 
   const Party& model_owner() const;
   const Party& compute_owner() const;
   std::vector<const Party*> data_owners() const;  ///< in manifest order
   const Party* party(std::string_view owner) const;
   const Party* by_tls_key(const base::PublicKey& key) const;
+  std::uint32_t data_count() const;  ///< how many data owners
+  /// A data owner's place among data_owners(), from 0; nothing for anybody else.
+  std::optional<std::uint32_t> data_place(std::string_view owner) const;
   /// q = floor((n + b) / 2) + 1
   std::uint32_t witness_quorum() const;
 };
 
-/// Reads a manifest, at most 1 MiB. All mistakes at once, with file, line and nearest name.
+/// Reads a manifest, at most 16 MiB. All mistakes at once, with file, line and nearest name.
 Result<Manifest> parse_manifest(std::string_view toml, std::string file);
 /// The paths of all keys that the schema asks for while it reads `toml`: docs/policies.md is tested against them.
 std::vector<std::string> manifest_keys(std::string_view toml);

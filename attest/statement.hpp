@@ -8,6 +8,10 @@
 
 namespace cloister::attest {
 
+/// Of an owner's or witness's signature over a charter's digest: over the digest, so that verifying all signatures of a
+/// large charter reads it once and not once for each.
+inline constexpr std::string_view charter_context = "cloister charter v2";
+
 Bytes statement_of(const Charter& charter);
 
 /// What a successor's judges read in its predecessor's statement.

@@ -14,6 +14,7 @@
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wterminate"  // some of its assertions stand in noexcept functions: those still abort
 #include <toml++/toml.h>
+#include <unordered_map>
 #pragma GCC diagnostic pop
 
 namespace cloister::base {
@@ -23,6 +24,8 @@ struct Section::State {
   toml::table table;
   std::vector<std::pair<std::uint32_t, std::string>> mistakes;  // line, text
   std::vector<std::shared_ptr<Node>> nodes;                     // every section that was read
+  mutable std::unordered_map<const toml::node*, std::shared_ptr<Node>> by_source;  // those that find() was asked for
+  mutable std::size_t indexed = 0;                                                 // of `nodes`
 
   // The section that `source` was read as before: one table has one list of known keys, however often it is asked for.
   std::shared_ptr<Node> find(const toml::node* source) const;
@@ -38,8 +41,9 @@ struct Section::Node {
 };
 
 std::shared_ptr<Section::Node> Section::State::find(const toml::node* source) const {
-  const auto at = std::find_if(nodes.begin(), nodes.end(), [&](const auto& n) { return n->source == source; });
-  return at == nodes.end() ? nullptr : *at;
+  for (; indexed < nodes.size(); ++indexed) by_source.emplace(nodes[indexed]->source, nodes[indexed]);
+  const auto at = by_source.find(source);
+  return at == by_source.end() ? nullptr : at->second;
 }
 
 namespace {

@@ -15,7 +15,7 @@ namespace {
 using attest::Charter;
 using base::json_escape;
 
-constexpr std::size_t largest_file = 8 * 1024 * 1024;
+constexpr std::size_t largest_file = 64 * 1024 * 1024;
 
 std::string read_text(const std::string& file) {
   return base::text(base::read_file(file, largest_file).value());

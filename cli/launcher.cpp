@@ -20,7 +20,7 @@ namespace {
 namespace asio = boost::asio;
 using asio::ip::tcp;
 
-constexpr std::size_t charter_cap = 8 << 20;
+constexpr std::size_t charter_cap = 64 << 20;
 
 struct Options {
   std::string config;

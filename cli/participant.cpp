@@ -96,7 +96,7 @@ int guest() {
 
 int ledger(const Options& o, bool json) {
   const participant::Config config = participant::load_config(o.config).value();
-  const auto charter = attest::parse_charter(base::read_file(config.charter, 8 << 20).value(), config.charter).value();
+  const auto charter = attest::parse_charter(base::read_file(config.charter, 64 << 20).value(), config.charter).value();
   const attest::Policy* policy = charter.policy(config.owner);
   if (policy == nullptr || policy->data() == nullptr)
     throw Exception(

@@ -29,7 +29,7 @@ using protocols::channel::Frame;
 
 namespace {
 
-constexpr std::size_t charter_cap = 8 << 20;
+constexpr std::size_t charter_cap = 64 << 20;
 
 [[noreturn]] void misused(std::string option, std::string what) {
   throw WrongUse(std::move(option) + ": " + std::move(what));
@@ -412,10 +412,11 @@ int run_receipts(const ReceiptsOptions& options, bool json) {
                      return receipts.size() < row.receipts();
                    });
 
+  std::optional<attest::Charter> charter;  // names the members too
+  if (!options.remote.charter.empty()) charter = load_charter(options.remote.charter);
   if (options.verify) {
-    const attest::Charter charter = load_charter(options.remote.charter);
     const Time at = base::parse_time(options.at.empty() ? row.submitted_at() : options.at, "--at").value();
-    coordinator::verify_run(charter, record, evidence, receipts, at).value();
+    coordinator::verify_run(*charter, record, evidence, receipts, at).value();
   }
   ordered_json list = ordered_json::array();
   for (const coordinator::Receipt& receipt : receipts) {
@@ -424,7 +425,7 @@ int run_receipts(const ReceiptsOptions& options, bool json) {
       base::make_folder(options.out).value();
       base::write_file(fmt::format("{}/round-{}.receipt", options.out, receipt.round), receipt.receipt).value();
     }
-    ordered_json one = json_of(parsed.receipt.json());
+    ordered_json one = json_of(parsed.receipt.json(charter ? &charter->manifest : nullptr));
     one["digest"] = base::digest_text(parsed.digest);
     one["acknowledgements"] = receipt.acknowledgements.size();
     if (!json)

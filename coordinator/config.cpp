@@ -11,7 +11,7 @@ namespace cloister::coordinator {
 
 namespace {
 
-constexpr std::size_t charter_cap = 4 << 20;
+constexpr std::size_t charter_cap = 64 << 20;
 constexpr std::size_t text_cap = 1 << 20;
 
 /// What the file says, before anything that it names is opened.

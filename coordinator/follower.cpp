@@ -136,7 +136,7 @@ Result<void> Follower::on_receipt(const messages::ReceiptRecord& message, Time a
     row.acknowledgements.push_back(base::copy(base::view(acknowledgement)));
   if (auto quorum = round::verify_quorum(*parsed, row.acknowledgements, charter_); !quorum) return quorum.error();
   auto added = store_.add_receipt(
-      id_, row, receipt_event(parsed->receipt.json(), parsed->digest, row.acknowledgements.size()), at);
+      id_, row, receipt_event(parsed->receipt.json(&charter_.manifest), parsed->digest, row.acknowledgements.size()), at);
   if (!added) return added.error();
   chain_.push_back(std::move(*parsed));
   changed_();

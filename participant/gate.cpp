@@ -1,8 +1,6 @@
 #include "participant/gate.hpp"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
-#include <set>
 
 namespace cloister::participant {
 namespace {
@@ -10,25 +8,6 @@ namespace {
 using attest::Decision;
 using attest::Finding;
 using protocols::round::OfferedTask;
-
-void judge_cohort(Decision& d, const OfferedTask& offered, const GateInputs& in, const std::string& owner_text) {
-  std::set<std::string> seen;
-  std::vector<std::string> strangers, twice;
-  for (const std::string& name : offered.cohort) {
-    const attest::Party* party = in.charter.manifest.party(name);
-    if (party == nullptr || party->role != attest::Role::data) strangers.push_back(name);
-    if (!seen.insert(name).second) twice.push_back(name);
-  }
-  // A stranger, or one that counts twice, would make a cohort look larger than it is.
-  d.add({strangers.empty(), "charter", "cohort", "data owners of the charter",
-         strangers.empty() ? "only those" : fmt::format("{}", fmt::join(strangers, ", ")),
-         "draw the cohort from the charter's data owners"});
-  d.add({twice.empty(), "charter", "cohort", "each data owner once",
-         twice.empty() ? "each once" : fmt::format("{} more than once", fmt::join(twice, ", ")),
-         "draw the cohort from the charter's data owners"});
-  d.add({seen.contains(in.owner), owner_text, "cohort", fmt::format("{} in the cohort", in.owner),
-         seen.contains(in.owner) ? "in the cohort" : "not in the cohort", "offer tasks to the cohort only"});
-}
 
 void judge_own(Decision& d, const OfferedTask& offered, const GateInputs& in, const std::string& owner_text) {
   const base::Sha256& wanted = in.charter.manifest.trainer;
@@ -58,21 +37,19 @@ Decision judge_task(const OfferedTask& offered, const GateInputs& in) {
     return d;
   }
   const std::string owner_text = policy->owner_text();
-  d.add(attest::founded(in.charter, in.at));
+  d.add(attest::still_founded(in.charter, in.at));
   d.add(attest::judge_order(offered.order, in.charter));
   const RoundId id{in.charter.digest, offered.order.run, offered.round};
   attest::Study study{.charter = in.charter, .at = in.at};
   study.host_data = in.host_data;
   study.settings = offered.settings;
   study.spent = in.ledger.spent(in.charter.manifest.study, id);
-  const std::set<std::string> distinct(offered.cohort.begin(), offered.cohort.end());
   study.task = attest::Task{.kind = offered.task,
-                            .cohort = static_cast<std::uint32_t>(distinct.size()),
+                            .cohort = offered.cohort,
                             .trainer = in.trainer,
                             .algorithm = in.charter.manifest.algorithm};
   if (offered.task == "train") study.task->weight = in.train_records;
   d.add(attest::judge(in.claims, study, *policy));
-  judge_cohort(d, offered, in, owner_text);
   judge_own(d, offered, in, owner_text);
   return d;
 }

@@ -9,7 +9,7 @@
 namespace cloister::participant {
 namespace {
 
-constexpr std::size_t charter_cap = 8 << 20, policy_cap = 1 << 20, trainer_cap = std::size_t{1} << 30;
+constexpr std::size_t charter_cap = 64 << 20, policy_cap = 1 << 20, trainer_cap = std::size_t{1} << 30;
 
 }  // namespace
 

@@ -89,7 +89,7 @@ protocols::channel::EnclaveExpectation Node::expectation() {
   out.judge = [this](const attest::Claims& claims) {
     attest::Study study{.charter = *charter_, .at = judging_time()};
     study.host_data = host_data_;
-    attest::Decision d = attest::founded(*charter_, study.at);
+    attest::Decision d = attest::still_founded(*charter_, study.at);
     d.add(attest::judge(&claims, study, *charter_->policy(options_.config.owner)));
     return d;
   };
@@ -435,7 +435,11 @@ bool Node::begin_run(std::uint64_t run) {
                                 .witness_key = witness_,
                                 .shapes = shapes(formats_),
                                 .gate = [this](const round::OfferedTask& offered) { return gate(offered); },
-                                .withdrawal = withdrawal_ ? withdrawal_->statement : Bytes{}};
+                                .withdrawal = withdrawal_ ? withdrawal_->statement : Bytes{},
+                                .receipt_of = [this, run](std::uint32_t number) -> std::optional<base::Sha256> {
+                                  const LedgerRound* known = ledger_->state().round({charter_->digest, run, number});
+                                  return known == nullptr ? std::nullopt : known->receipt;
+                                }};
   machine_.emplace(std::move(setup), std::move(*record));
   return true;
 }

@@ -3,42 +3,42 @@
 namespace cloister::enclave {
 namespace {
 
-constexpr std::size_t block = 256 << 10;
-
-std::shared_ptr<const SealedFile> seal(View model) {
-  auto file = SealedFile::make();
-  if (!file) return nullptr;
-  for (std::size_t at = 0; at < model.size(); at += block)
-    if (!file->append(model.subspan(at, std::min(block, model.size() - at)))) return nullptr;
-  return std::make_shared<const SealedFile>(std::move(*file));
+template <class Message>
+Result<std::shared_ptr<const Message>> message_at(const SealedLog& log, std::size_t index) {
+  const auto bytes = log.at(index);
+  if (!bytes) return bytes.error();
+  auto message = std::make_shared<Message>();
+  if (!message->ParseFromArray(bytes->data(), static_cast<int>(bytes->size())))
+    return base::untrusted("coordinator's feed", "what was sealed does not parse");
+  return std::shared_ptr<const Message>(std::move(message));
 }
 
-// A transfer to the coordinator always starts at the beginning, so offsets fall on blocks.
-Source source_of(std::shared_ptr<const SealedFile> file) {
-  return [file = std::move(file)](std::uint64_t offset) { return file->block(offset / block); };
+messages::Transfer header_of(const messages::Result& result, std::uint64_t length) {
+  messages::Transfer header;
+  header.set_what("model");
+  header.set_digest(result.digest());
+  header.set_length(length);
+  return header;
 }
 
 }  // namespace
 
 void CoordinatorFeed::begin(std::uint64_t run) {
   run_ = run;
-  records_.clear();
-  results_.clear();
+  past_ = std::make_shared<Past>();
   status_.reset();
   end_.reset();
 }
 
 void CoordinatorFeed::record(messages::ReceiptRecord record) {
-  if (link_) link_->send(messages::RECEIPT_RECORD, record);
-  records_.push_back(std::move(record));
+  past_->records.append(base::view(record.SerializeAsString()));
+  if (link_) link_->send(messages::RECEIPT_RECORD, std::move(record));
 }
 
 void CoordinatorFeed::result(messages::Result result, std::shared_ptr<const Bytes> model) {
-  Published published{std::move(result), nullptr, nullptr};
-  if (model) published.sealed = seal(*model);
-  if (!published.sealed) published.plain = std::move(model);
-  send(published);
-  results_.push_back(std::move(published));
+  past_->results.append(base::view(result.SerializeAsString()));
+  if (model) past_->models.append(*model);
+  send(result, std::move(model));
 }
 
 void CoordinatorFeed::status(messages::RunStatus status) {
@@ -53,8 +53,7 @@ void CoordinatorFeed::end(messages::RunEnd end) {
 
 void CoordinatorFeed::attach(LinkPtr link) {
   link_ = std::move(link);
-  for (const auto& record : records_) link_->send(messages::RECEIPT_RECORD, record);
-  for (const auto& result : results_) send(result);
+  if (past_ && past_->records.size() > 0) link_->series(replay());
   if (status_) link_->send(messages::RUN_STATUS, *status_);
   if (end_) link_->send(messages::RUN_END, *end_);
 }
@@ -63,16 +62,45 @@ void CoordinatorFeed::detach(const LinkPtr& link) {
   if (link_ == link) link_ = nullptr;
 }
 
-void CoordinatorFeed::send(const Published& published) {
+// Everything so far, in order; what comes meanwhile is queued behind it.
+Link::Series CoordinatorFeed::replay() const {
+  struct At {
+    std::size_t record = 0, result = 0, model = 0;
+    std::shared_ptr<const messages::Result> of;  ///< a model's result that was just given: its transfer is next
+  };
+  return [past = past_, records = past_->records.size(), results = past_->results.size(),
+          at = At()]() mutable -> Result<std::optional<Link::Outgoing>> {
+    Link::Outgoing out;
+    if (at.record < records) {
+      const auto record = message_at<messages::ReceiptRecord>(past->records, at.record++);
+      if (!record) return record.error();
+      out.type = messages::RECEIPT_RECORD;
+      out.message = *record;
+    } else if (at.of) {
+      const std::size_t model = at.model++;
+      out.type = messages::TRANSFER;
+      out.length = past->models.length(model);
+      out.message = std::make_shared<messages::Transfer>(header_of(*at.of, out.length));
+      out.source = [past, model](std::uint64_t offset) { return past->models.piece_at(model, offset); };
+      at.of = nullptr;
+    } else if (at.result < results) {
+      const auto result = message_at<messages::Result>(past->results, at.result++);
+      if (!result) return result.error();
+      out.type = messages::RESULT;
+      out.message = *result;
+      if ((*result)->kind() == "model") at.of = *result;
+    } else {
+      return std::optional<Link::Outgoing>();
+    }
+    return std::optional(std::move(out));
+  };
+}
+
+void CoordinatorFeed::send(const messages::Result& result, std::shared_ptr<const Bytes> model) {
   if (!link_) return;
-  link_->send(messages::RESULT, published.result);
-  if (!published.sealed && !published.plain) return;
-  messages::Transfer header;
-  header.set_what("model");
-  header.set_digest(published.result.digest());
-  header.set_length(published.sealed ? published.sealed->size() : published.plain->size());
-  link_->stream(std::move(header), published.sealed ? source_of(published.sealed) : enclave::source_of(published.plain),
-                {});
+  link_->send(messages::RESULT, result);
+  if (!model) return;
+  link_->stream(header_of(result, model->size()), enclave::source_of(std::move(model)), {});
 }
 
 }  // namespace cloister::enclave

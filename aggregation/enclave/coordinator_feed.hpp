@@ -5,12 +5,12 @@
 #include <optional>
 
 #include "aggregation/enclave/link.hpp"
-#include "aggregation/enclave/sealed_file.hpp"
+#include "aggregation/enclave/sealed_log.hpp"
 
 namespace cloister::enclave {
 
-/// Holds the present or last run's receipts and results; published models wait in sealed files. Not thread-safe: lives
-/// on the server's strand.
+/// Keeps the present or last run's receipts and results, models too, in sealed logs: memory does not grow with the
+/// rounds. Not thread-safe: lives on the server's strand.
 class CoordinatorFeed {
  public:
   /// A new run begins: what is here of the one before is forgotten.
@@ -18,8 +18,7 @@ class CoordinatorFeed {
   std::optional<std::uint64_t> run() const { return run_; }
 
   void record(messages::ReceiptRecord record);
-  /// `model`: the file of a Result of kind "model", otherwise null. It is sealed away, or kept where no sealed file can
-  /// be made.
+  /// `model`: the file of a Result of kind "model", otherwise null.
   void result(messages::Result result, std::shared_ptr<const Bytes> model);
   void status(messages::RunStatus status);
   void end(messages::RunEnd end);
@@ -30,16 +29,15 @@ class CoordinatorFeed {
   const LinkPtr& link() const { return link_; }
 
  private:
-  struct Published {
-    messages::Result result;
-    std::shared_ptr<const SealedFile> sealed;
-    std::shared_ptr<const Bytes> plain;
+  /// What a run leaves behind: receipts, results, and the models of those results that are models, each in its order.
+  struct Past {
+    SealedLog records, results, models;
   };
-  void send(const Published& published);
+  Link::Series replay() const;
+  void send(const messages::Result& result, std::shared_ptr<const Bytes> model);
 
   std::optional<std::uint64_t> run_;
-  std::vector<messages::ReceiptRecord> records_;
-  std::vector<Published> results_;
+  std::shared_ptr<Past> past_;  ///< a replay under way may outlive its run
   std::optional<messages::RunStatus> status_;
   std::optional<messages::RunEnd> end_;
   LinkPtr link_;

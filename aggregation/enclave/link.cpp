@@ -23,7 +23,7 @@ Link::Link(channel::ConnectionPtr connection, boost::asio::any_io_executor execu
 void Link::send(MessageType type, std::shared_ptr<const google::protobuf::MessageLite> message) {
   if (closed_ || finishing_) return;
   if (queue_.size() >= queue_cap) return close();
-  queue_.push_back({.type = type, .message = std::move(message), .source = {}, .sent = {}});
+  queue_.push_back({.type = type, .message = std::move(message), .source = {}, .sent = {}, .series = {}});
   wake_.cancel();
 }
 
@@ -36,7 +36,14 @@ void Link::stream(messages::Transfer header, Source source, std::function<void(s
                     .source = std::move(source),
                     .offset = offset,
                     .length = length,
-                    .sent = std::move(sent)});
+                    .sent = std::move(sent),
+                    .series = {}});
+  wake_.cancel();
+}
+
+void Link::series(Series next) {
+  if (closed_ || finishing_) return;
+  queue_.push_back({.type = messages::UNSET, .message = {}, .source = {}, .sent = {}, .series = std::move(next)});
   wake_.cancel();
 }
 
@@ -58,7 +65,29 @@ awaitable<void> Link::pump() {
   close();
 }
 
+awaitable<void> Link::send_series(Series next) {
+  while (!closed_) {
+    auto one = next();
+    if (!one) throw Exception(one.error());
+    if (!*one) co_return;
+    Outgoing& out = **one;
+    if (out.source) ++streams_;
+    Item item{.type = out.type,
+              .message = std::move(out.message),
+              .source = std::move(out.source),
+              .offset = out.offset,
+              .length = out.length,
+              .sent = {},
+              .series = {}};
+    co_await send_item(std::move(item));
+  }
+}
+
 awaitable<void> Link::send_item(Item item) {
+  if (item.series) {
+    co_await send_series(std::move(item.series));
+    co_return;
+  }
   const auto soon = [&] { return std::chrono::steady_clock::now() + patience_; };
   co_await with_deadline(connection_->send(item.type, *item.message), soon(), owner() + ": taking a message");
   if (!item.source) co_return;

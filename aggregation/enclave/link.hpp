@@ -34,6 +34,17 @@ class Link {
   /// Queues a transfer: its header, then the data frames of `source` from header.offset() on. `sent` (may be empty) is
   /// told each frame's size. A source that fails closes the link.
   void stream(messages::Transfer header, Source source, std::function<void(std::size_t)> sent);
+  /// What a generator gives: a message, and for a transfer its data frames.
+  struct Outgoing {
+    MessageType type = messages::UNSET;
+    std::shared_ptr<const google::protobuf::MessageLite> message;
+    Source source{};  ///< of a transfer,
+    std::uint64_t offset = 0, length = 0;
+  };
+  using Series = std::function<Result<std::optional<Outgoing>>()>;
+  /// Queues what `next` gives until it gives nothing. It is asked when the link is ready for more, so that the past of
+  /// a long run costs no memory; what is queued later is sent later. An error closes the link.
+  void series(Series next);
   std::size_t streams() const { return streams_; }  ///< transfers queued or under way
 
   /// Sends what is queued until the connection ends; throws what ended it. Returns after finish() and an empty queue.
@@ -61,8 +72,10 @@ class Link {
     Source source;  ///< of a transfer,
     std::uint64_t offset = 0, length = 0;
     std::function<void(std::size_t)> sent;
+    Series series;  ///< in place of all that
   };
   awaitable<void> send_item(Item item);
+  awaitable<void> send_series(Series next);
 
   channel::ConnectionPtr connection_;
   boost::asio::steady_timer wake_;

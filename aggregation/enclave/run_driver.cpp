@@ -2,11 +2,19 @@
 
 #include <boost/asio/post.hpp>
 
+#include "aggregation/enclave/sealed_log.hpp"
+
 namespace cloister::enclave {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr auto progress_interval = std::chrono::milliseconds(500);
+// A status costs time for each data owner, here and at the coordinator: of many owners it is shown less often.
+constexpr auto status_interval = std::chrono::milliseconds(50), long_status_interval = std::chrono::milliseconds(500);
+constexpr std::size_t many_owners = round::Aggregator::status_members;
+// Updates that wait for the sum stay in memory as long as all of them together are no more than this: a sealed file for
+// each would cost more than they are.
+constexpr std::uint64_t small_updates = 64 << 20;
 // A sealed upload remembers each frame's end and tag: frames of a byte would cost many times the update. An honest peer
 // sends them by the hundred KiB, and a few short ones where a cut link resumes.
 constexpr std::uint64_t spare_frames = 1024, bytes_per_frame = 1024;
@@ -34,7 +42,8 @@ RunDriver::RunDriver(RunContext context, round::Aggregator machine, Reducer redu
     : context_(std::move(context)),
       machine_(std::move(machine)),
       reducer_(std::make_shared<Reducer>(std::move(reducer))),
-      offered_(Clock::now()) {}
+      offered_(Clock::now()),
+      show_timer_(context_.executor) {}
 
 RunDriver::~RunDriver() = default;
 
@@ -54,7 +63,8 @@ Result<std::shared_ptr<RunDriver>> RunDriver::create(RunContext context, attest:
                                             .kernel_set = std::string(reducer->kernel_set()),
                                             .shapes = context.plan->shapes(),
                                             .model_length = model.size(),
-                                            .withdrawals = std::move(withdrawals)});
+                                            .withdrawals = std::move(withdrawals),
+                                            .history = std::make_shared<SealedHistory>()});
   if (!machine) return machine.error();
   std::shared_ptr<RunDriver> driver(new RunDriver(std::move(context), std::move(*machine), std::move(*reducer)));
   driver->model_ = std::make_shared<const Bytes>(base::copy(model));
@@ -177,7 +187,26 @@ void RunDriver::in_pool(Work work, Then then) {
 void RunDriver::act(round::SendTo& step) {
   const LinkPtr link = context_.link(step.owner);
   if (!link) return;
-  std::visit([&](auto& message) { link->send(round::type(step.message), std::move(message)); }, step.message);
+  // One message for all whom it goes to: what waits in a link's queue is a pointer to it.
+  const std::shared_ptr<const google::protobuf::MessageLite> shared(step.message, &round::protobuf(*step.message));
+  link->send(round::type(*step.message), shared);
+}
+
+void RunDriver::act(round::SendMissed& step) {
+  const LinkPtr link = context_.link(step.owner);
+  if (!link) return;
+  link->series([weak = weak_from_this(), step]() mutable -> Result<std::optional<Link::Outgoing>> {
+    const auto self = weak.lock();
+    if (!self || step.from >= step.to) return std::optional<Link::Outgoing>();
+    auto missed = self->machine_.missed(step.owner, step.from, step.to);
+    if (!missed) return missed.error();
+    step.from += static_cast<std::uint32_t>(missed->committed_size());
+    if (missed->committed_size() == 0) return base::unavailable("history", "a committed round is not there");
+    Link::Outgoing out;
+    out.type = messages::MISSED_RECEIPTS;
+    out.message = std::make_shared<messages::MissedReceipts>(std::move(*missed));
+    return std::optional(std::move(out));
+  });
 }
 
 void RunDriver::act(round::SendModel& step) {
@@ -216,7 +245,9 @@ void RunDriver::act(round::BeginTask& step) {
   whole_.clear();
   task_ = step.task;
   for (auto& [owner, incoming] : incoming_) incoming.swallow = true;
-  uploads_ = std::make_unique<Uploads>(context_.plan->formats.at(step.task), context_.slots);
+  const std::uint64_t small = small_updates / std::max<std::uint64_t>(1, step.shape.length);
+  uploads_ = std::make_unique<Uploads>(context_.plan->formats.at(step.task),
+                                       std::max<std::size_t>(context_.slots, static_cast<std::size_t>(small)));
   // The round before is committed now, so its model may be shown.
   if (next_model_ && step.model == next_model_digest_) {
     model_ = std::move(next_model_);
@@ -247,7 +278,6 @@ void RunDriver::act(round::Swallow& step) {
 // What an owner has sent and is sending of this round's update is no longer wanted.
 void RunDriver::forget(const std::string& owner) {
   if (uploads_) uploads_->forget(owner);
-  std::erase_if(whole_, [&](const Whole& w) { return w.owner == owner; });
   if (const auto it = incoming_.find(owner); it != incoming_.end()) it->second.swallow = true;
 }
 
@@ -292,8 +322,8 @@ void RunDriver::act(round::ClearDeadline& step) {
   deadlines_.erase(step.name);
 }
 
-void RunDriver::act(round::Report& step) {
-  show_status(std::move(step.status));
+void RunDriver::act(round::Report&) {
+  show_soon();
 }
 
 void RunDriver::act(round::Record& step) {
@@ -325,6 +355,7 @@ void RunDriver::act(round::LogRefusal& step) {
 }
 
 void RunDriver::act(round::Finish& step) {
+  show_status();
   deadlines_.clear();
   uploads_.reset();
   whole_.clear();
@@ -382,16 +413,18 @@ void RunDriver::reduced(std::uint32_t round, Result<Reduced> result) {
 
 // --- Status ----------------------------------------------------------------------------------------------------------
 
-void RunDriver::show_status(messages::RunStatus status) {
+void RunDriver::show_status() {
+  messages::RunStatus status = machine_.status();
   shown_ = Clock::now();
-  std::uint64_t in = 0, out = 0;
+  to_show_ = false;
+  show_timer_.cancel();
   for (auto& member : *status.mutable_members()) {
     const Traffic& traffic = traffic_[member.owner()];
     member.set_bytes_in(traffic.in);
     member.set_bytes_out(traffic.out);
-    in += traffic.in;
-    out += traffic.out;
   }
+  std::uint64_t in = 0, out = 0;
+  for (const auto& [owner, traffic] : traffic_) in += traffic.in, out += traffic.out;
   status.set_bytes_in(in);
   status.set_bytes_out(out);
   status.set_milliseconds(
@@ -399,8 +432,22 @@ void RunDriver::show_status(messages::RunStatus status) {
   context_.feed->status(std::move(status));
 }
 
+// At once, or when the interval since the last one is over: the last state is always shown.
+void RunDriver::show_soon() {
+  const auto interval = context_.instance->charter->manifest.data_count() > many_owners
+                            ? std::chrono::milliseconds(long_status_interval)
+                            : std::chrono::milliseconds(status_interval);
+  if (Clock::now() - shown_ >= interval) return show_status();
+  if (std::exchange(to_show_, true)) return;
+  show_timer_.expires_at(shown_ + interval);
+  show_timer_.async_wait([weak = weak_from_this()](boost::system::error_code cancelled) {
+    const auto self = weak.lock();
+    if (!cancelled && self && self->to_show_) self->show_status();
+  });
+}
+
 void RunDriver::show_progress() {
-  if (!finished() && Clock::now() - shown_ > progress_interval) show_status(machine_.status());
+  if (!finished() && Clock::now() - shown_ > progress_interval) show_status();
 }
 
 }  // namespace cloister::enclave

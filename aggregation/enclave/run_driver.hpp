@@ -76,6 +76,7 @@ class RunDriver : public std::enable_shared_from_this<RunDriver> {
   void tell(Event event);  ///< an input of the machine whose failure ends the run
 
   void act(round::SendTo& step);
+  void act(round::SendMissed& step);
   void act(round::SendModel& step);
   void act(round::BeginTask& step);
   void act(round::OpenSlot& step);
@@ -99,7 +100,8 @@ class RunDriver : public std::enable_shared_from_this<RunDriver> {
   void complete_next();
   void completed(const Whole& whole, Result<base::Sha256> digest);
   void reduced(std::uint32_t round, Result<Reduced> reduced);
-  void show_status(messages::RunStatus status);
+  void show_status();
+  void show_soon();
   void show_progress();
   void refuse_update(const std::string& owner, std::uint32_t round, const Error& error);
 
@@ -121,6 +123,8 @@ class RunDriver : public std::enable_shared_from_this<RunDriver> {
   std::map<std::string, std::uint64_t> frames_;  ///< DATA frames of this round, by owner
   std::map<std::string, std::unique_ptr<boost::asio::steady_timer>> deadlines_;
   std::chrono::steady_clock::time_point offered_, shown_;
+  boost::asio::steady_timer show_timer_;
+  bool to_show_ = false;  ///< the timer runs
   std::optional<base::Sha256> published_model_;
 };
 

@@ -9,7 +9,7 @@
 namespace cloister::attest::simulated {
 
 inline constexpr int guest_descriptor = 3;
-inline constexpr std::size_t guest_message_cap = 8 << 20;  ///< of one message; a launch document holds a charter
+inline constexpr std::size_t guest_message_cap = 72 << 20;  ///< of one message; a launch document holds a charter
 
 /// Thread-safe: requests queue. Copies share the descriptor, which is closed with the last of them. Calls block until
 /// the TEE answers, at most ten seconds.

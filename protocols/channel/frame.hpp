@@ -12,7 +12,8 @@ namespace cloister::protocols::channel {
 using messages::MessageType;
 
 inline constexpr std::size_t header_size = 16;
-inline constexpr std::size_t message_cap = 4 << 20;  ///< of a control message; a charter travels in one
+inline constexpr std::size_t message_cap = 4 << 20;  ///< of a control message
+inline constexpr std::size_t launch_cap = 65 << 20;  ///< of a launch request: a whole charter travels in it
 inline constexpr std::size_t data_cap = 1 << 20;     ///< of a data frame
 
 /// The largest payload of a type: what is read before the peer has proven itself is small.
@@ -31,6 +32,8 @@ constexpr std::size_t cap(MessageType type) {
       return 1 << 10;
     case messages::REFUSAL:
       return 256 << 10;
+    case messages::LAUNCH_REQUEST:
+      return launch_cap;
     default:
       return message_cap;
   }

@@ -19,7 +19,7 @@
 
 namespace cloister::protocols::launch {
 
-inline constexpr std::size_t charter_cap = 4 << 20;  ///< bytes of a founded charter
+inline constexpr std::size_t charter_cap = 64 << 20;  ///< bytes of a founded charter
 inline constexpr std::size_t record_cap = 1024;
 inline constexpr std::size_t grant_cap = 1024;
 

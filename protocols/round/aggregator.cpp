@@ -8,6 +8,22 @@ namespace cloister::protocols::round {
 
 using base::Sha256;
 
+namespace {
+
+class HistoryInMemory final : public History {
+ public:
+  void append(View round) override { rounds_.push_back(base::copy(round)); }
+  Result<Bytes> at(std::uint32_t index) const override {
+    if (index >= rounds_.size()) return base::unavailable("history", fmt::format("there is no round {}", index + 1));
+    return rounds_[index];
+  }
+
+ private:
+  std::vector<Bytes> rounds_;
+};
+
+}  // namespace
+
 Aggregator::Aggregator(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Aggregator::Aggregator(Aggregator&&) noexcept = default;
 Aggregator& Aggregator::operator=(Aggregator&&) noexcept = default;
@@ -22,21 +38,24 @@ Result<Aggregator> Aggregator::create(AggregatorSetup setup) {
   auto settings = attest::complete_settings(charter.manifest, impl->setup.order.settings);
   if (!settings) return settings.error();
   impl->settings = std::move(*settings);
-  impl->tasks = schedule(charter.manifest, impl->settings);
+  impl->rounds = schedule_length(charter.manifest, impl->settings);
   impl->minimum = minimum_contributors(charter);
   impl->model = charter.manifest.initial_model;
   if (const auto q = impl->settings.find("quorum"); q != impl->settings.end())
     impl->quorum = q->second > 0 ? static_cast<std::uint32_t>(std::min(q->second, 1e6)) : 0;
 
-  if (impl->tasks.empty()) return base::denied(where, "settings.rounds: wanted at least 1, found none");
-  for (const ScheduledTask& t : impl->tasks)
+  if (impl->rounds == 0) return base::denied(where, "settings.rounds: wanted at least 1, found none");
+  for (const ScheduledTask& t : schedule(charter.manifest, impl->settings))
     if (!impl->setup.shapes.contains(t.task))
       return base::denied(where, "no shape is known for the updates of task " + t.task);
   // By rule: the quorum is "never below the largest at_least".
   if (impl->quorum != 0 && impl->quorum < impl->minimum.at_least)
     return base::denied(where, fmt::format("settings.quorum: {} wants at least {}, found {}", impl->minimum.owner,
                                            impl->minimum.at_least, impl->quorum));
-  if (impl->tasks.front().task == "statistics" && publication(charter, "statistics") == 0)
+  impl->publish_model = publication(charter, "model");
+  impl->publish_evaluate = publication(charter, "evaluate");
+  impl->publish_statistics = publication(charter, "statistics");
+  if (!charter.manifest.statistics_kinds.empty() && impl->publish_statistics == 0)
     return base::denied(where,
                         "study.publish.statistics: wanted cohort in every policy, as the task needs it, found never");
   if (charter.manifest.witness_quorum() > charter.manifest.witnesses.size())
@@ -51,6 +70,13 @@ Result<Aggregator> Aggregator::create(AggregatorSetup setup) {
   return Aggregator(std::move(impl));
 }
 
+Aggregator::Impl::Impl(AggregatorSetup s) : setup(std::move(s)), charter(*setup.charter) {
+  if (!setup.history) setup.history = std::make_shared<HistoryInMemory>();
+  for (const attest::Party* p : charter.manifest.data_owners()) owners.push_back(p->owner);
+  members.resize(owners.size());
+  counts[static_cast<std::size_t>(Progress::absent)] = static_cast<std::uint32_t>(members.size());
+}
+
 AggregatorSteps Aggregator::start() {
   impl_->begin_round();
   return impl_->take();
@@ -62,6 +88,7 @@ AggregatorSteps Aggregator::connected(const std::string& owner) {
 }
 
 AggregatorSteps Aggregator::joined(const std::string& owner) {
+  if (!impl_->knows(owner)) return {};
   impl_->peers[owner] = {true, true, {}};
   impl_->replay(owner, 0);
   return impl_->take();
@@ -112,23 +139,27 @@ AggregatorSteps Aggregator::data_unexpected(const std::string& owner) {
 }
 
 AggregatorSteps Aggregator::model_sent(const std::string& owner) {
-  if (impl_->phase == Impl::Phase::collecting && impl_->members[owner].progress == Progress::downloading)
+  if (impl_->phase == Impl::Phase::collecting && impl_->knows(owner) &&
+      impl_->member(owner).progress == Progress::downloading)
     impl_->set(owner, Progress::training);
   return impl_->take();
 }
 
 AggregatorSteps Aggregator::slot_open(const std::string& owner, std::uint32_t round, std::uint64_t offset) {
-  if (impl_->phase == Impl::Phase::collecting && round == impl_->round) impl_->slot_open(owner, offset);
+  if (impl_->knows(owner) && impl_->phase == Impl::Phase::collecting && round == impl_->round)
+    impl_->slot_open(owner, offset);
   return impl_->take();
 }
 
 AggregatorSteps Aggregator::staged(const std::string& owner, std::uint32_t round, const Sha256& digest) {
-  if (impl_->phase == Impl::Phase::collecting && round == impl_->round) impl_->staged(owner, digest);
+  if (impl_->knows(owner) && impl_->phase == Impl::Phase::collecting && round == impl_->round)
+    impl_->staged(owner, digest);
   return impl_->take();
 }
 
 AggregatorSteps Aggregator::stage_refused(const std::string& owner, std::uint32_t round, attest::Finding finding) {
-  if (impl_->phase == Impl::Phase::collecting && round == impl_->round) impl_->refuse_update(owner, std::move(finding));
+  if (impl_->knows(owner) && impl_->phase == Impl::Phase::collecting && round == impl_->round)
+    impl_->refuse_update(owner, std::move(finding));
   return impl_->take();
 }
 
@@ -190,6 +221,22 @@ std::uint32_t Aggregator::round() const {
 }
 messages::RunStatus Aggregator::status() const {
   return impl_->status();
+}
+
+Result<messages::MissedReceipts> Aggregator::missed(const std::string& owner, std::uint32_t from,
+                                                    std::uint32_t to) const {
+  constexpr std::size_t enough = 256 << 10;
+  messages::MissedReceipts out;
+  std::size_t bytes = 0;
+  for (std::uint32_t at = from; at < to && at < impl_->committed && bytes < enough; ++at) {
+    auto stored = impl_->setup.history->at(at);
+    if (!stored) return stored.error();
+    bytes += stored->size();
+    auto round = Impl::Round::parse(*stored);
+    if (!round) return round.error();
+    *out.add_committed() = impl_->committed_for(owner, *round);
+  }
+  return out;
 }
 
 std::vector<Bytes> Aggregator::withdrawals() const {

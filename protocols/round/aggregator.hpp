@@ -12,6 +12,15 @@
 
 namespace cloister::protocols::round {
 
+/// Where a run's committed rounds wait for those who missed them, so that memory does not grow with the rounds: what
+/// was appended n-th, from 0. The run is as good as over when an append throws.
+class History {
+ public:
+  virtual ~History() = default;
+  virtual void append(View round) = 0;
+  virtual Result<Bytes> at(std::uint32_t index) const = 0;
+};
+
 /// What an aggregator brings to a run.
 struct AggregatorSetup {
   std::shared_ptr<const attest::Charter> charter;
@@ -20,10 +29,11 @@ struct AggregatorSetup {
   Array<32> leaf_secret{};       ///< fresh random bytes; the leaves' random bytes derive from it
   base::Sha256 evidence{};       ///< SHA-256 of the instance evidence
   bool simulated = false;
-  std::string kernel_set;          ///< "cpu"
-  Shapes shapes;                   ///< of every task in the run's schedule
-  std::uint64_t model_length = 0;  ///< bytes of a model file
-  std::vector<Bytes> withdrawals;  ///< statements that this instance has seen in earlier runs
+  std::string kernel_set;              ///< "cpu"
+  Shapes shapes;                       ///< of every task in the run's schedule
+  std::uint64_t model_length = 0;      ///< bytes of a model file
+  std::vector<Bytes> withdrawals;      ///< statements that this instance has seen in earlier runs
+  std::shared_ptr<History> history{};  ///< empty, or null: in memory
 };
 
 /// What the reduction of a round gave. Whatever a task does not make stays empty.
@@ -38,7 +48,14 @@ struct Reduction {
 /// Queue a message for an owner's connection; to nobody if it is gone.
 struct SendTo {
   std::string owner;
-  Message message;
+  std::shared_ptr<const Message> message;  ///< one for all whom it goes to
+};
+/// Queue missed(owner, from) for `from` = this one's, then for as many further rounds as each gave, up to `to`: asked
+/// when the connection is ready for more, so that a long absence costs no memory. What is queued after it waits.
+struct SendMissed {
+  std::string owner;
+  std::uint32_t from = 0;  ///< rounds that the owner has
+  std::uint32_t to = 0;
 };
 /// Queue Transfer {"model", digest, length, offset} and the file's bytes from `offset`.
 struct SendModel {
@@ -94,10 +111,8 @@ struct Reduce {
   std::uint32_t train_round = 0;
   std::vector<std::string> contributors;  ///< manifest order
 };
-/// To the coordinator: bytes and milliseconds are the caller's to fill in.
-struct Report {
-  messages::RunStatus status;
-};
+/// What status() says has changed: the coordinator is to see it soon.
+struct Report {};
 /// To the coordinator, once committed. With the first of a run the caller adds record and instance evidence.
 struct Record {
   messages::ReceiptRecord record;
@@ -119,8 +134,8 @@ struct LogRefusal {
 };
 
 using AggregatorStep =
-    std::variant<SendTo, SendModel, BeginTask, OpenSlot, Receive, Swallow, DropSlot, Add, Reduce, SetDeadline,
-                 ClearDeadline, Report, Record, PublishResult, Refuse, LogRefusal, Finish>;
+    std::variant<SendTo, SendMissed, SendModel, BeginTask, OpenSlot, Receive, Swallow, DropSlot, Add, Reduce,
+                 SetDeadline, ClearDeadline, Report, Record, PublishResult, Refuse, LogRefusal, Finish>;
 using AggregatorSteps = std::vector<AggregatorStep>;
 
 class Aggregator {
@@ -164,7 +179,13 @@ class Aggregator {
   bool finished() const;
   std::uint64_t run() const;
   std::uint32_t round() const;
+  /// For the coordinator: bytes and milliseconds are the caller's to fill in. Of more than `status_members` data owners
+  /// it lists only some that did not do their part; its counts are of all. Costs time for each data owner.
   messages::RunStatus status() const;
+  static constexpr std::size_t status_members = 256;
+  /// For SendMissed: consecutive committed rounds after `from`, at least one, up to round `to`, and no more than some
+  /// hundred KiB. Errors: the history cannot give them.
+  Result<messages::MissedReceipts> missed(const std::string& owner, std::uint32_t from, std::uint32_t to) const;
   std::vector<Bytes> withdrawals() const;  ///< in force, for the next run of this instance
 
  private:

@@ -88,53 +88,53 @@ std::string_view name(Progress progress) {
 // --- Rounds ----------------------------------------------------------------------------------------------------------
 
 void Aggregator::Impl::begin_round() {
-  if (round == tasks.size()) return finish(Outcome::done, "");
+  if (round == rounds) return finish(Outcome::done, "");
   if (!granted) {  // By rule: "an expired grant means no new offers"
     phase = Phase::waiting;
+    changed = true;
     out.emplace_back(SetDeadline{std::string(grant_deadline), charter.manifest.channel_deadline});
     return;
   }
   ++round;
+  task = *scheduled(charter.manifest, settings, round);
   pending.reset();
-  members.clear();
-  for (const attest::Party* p : charter.manifest.data_owners()) {
-    Member& m = members[p->owner];
-    if (withdrawn.contains(p->owner)) m.progress = Progress::withdrawn, m.reason = "its withdrawal is in force";
-  }
+  members.assign(owners.size(), {});
+  counts = {};
+  counts[static_cast<std::size_t>(Progress::absent)] = static_cast<std::uint32_t>(members.size());
+  for (const auto& [owner, w] : withdrawn) set(owner, Progress::withdrawn, "its withdrawal is in force");
   // By rule: the cohort is drawn from the charter's list before looking who is connected; the absent count as
   // dropped.
-  const std::vector<std::string> drawn = cohort();
-  if (drawn.size() < minimum.at_least)
+  if (cohort() < minimum.at_least)
     return finish(
         Outcome::failed,
         fmt::format("round {}: {}: study.participants.at_least: wanted {} contributors, {} are left after withdrawals",
-                    round, minimum.owner, minimum.at_least, drawn.size()));
-  offer = make_offer(drawn);
+                    round, minimum.owner, minimum.at_least, cohort()));
+  offer = std::make_shared<const Message>(make_offer());
   phase = Phase::collecting;
-  out.emplace_back(BeginTask{round, task().task, task().train_round, drawn,
-                             task().task == "statistics" ? std::nullopt : model, shape()});
+  changed = true;
+  std::vector<std::string> drawn;
+  for (std::size_t place = 0; place < owners.size(); ++place)
+    if (members[place].progress != Progress::withdrawn) drawn.push_back(owners[place]);
+  out.emplace_back(
+      BeginTask{round, task.task, task.train_round, drawn, task.task == "statistics" ? std::nullopt : model, shape()});
   out.emplace_back(SetDeadline{std::string(round_deadline), charter.manifest.round_deadline});
   for (const std::string& owner : drawn)
-    if (peers[owner].greeted) set(owner, Progress::offered), send(owner, offer);
+    if (const auto peer = peers.find(owner); peer != peers.end() && peer->second.greeted)
+      set(owner, Progress::offered), out.emplace_back(SendTo{owner, offer});
 }
 
-messages::Offer Aggregator::Impl::make_offer(const std::vector<std::string>& drawn) const {
+messages::Offer Aggregator::Impl::make_offer() const {
   messages::Offer o;
   o.set_order(base::text(setup.order.serialize()));
   o.set_round(round);
-  o.set_task(task().task);
-  o.set_train_round(task().train_round);
-  if (task().task != "statistics") {
+  o.set_task(task.task);
+  o.set_train_round(task.train_round);
+  if (task.task != "statistics") {
     o.set_model(base::text(*model));
     o.set_model_length(setup.model_length);
   }
   o.set_statistics(base::text(statistics));
-  for (const std::string& owner : drawn) o.add_cohort(owner);
-  if (!committed.empty()) {
-    o.set_last_receipt(base::text(committed.back().receipt.serialize()));
-    for (const auto& [witness, bytes] : committed.back().acknowledgements)
-      o.add_last_acknowledgements(base::text(bytes));
-  }
+  if (last) o.set_last_receipt(base::text(last->receipt.digest));
   o.set_deadline_ms(static_cast<std::uint64_t>(charter.manifest.round_deadline.count()));
   o.set_receipt_key(base::text(setup.receipt_key.public_key().bytes));
   o.set_schema(base::text(shape().schema));
@@ -144,60 +144,76 @@ messages::Offer Aggregator::Impl::make_offer(const std::vector<std::string>& dra
 
 void Aggregator::Impl::close_if_ready() {
   if (phase != Phase::collecting) return;
-  const std::vector<std::string> drawn = cohort();
-  const std::size_t have = stored().size();
-  const auto open = static_cast<std::size_t>(std::ranges::count_if(
-      drawn, [&](const std::string& owner) { return may_still_contribute(members[owner].progress); }));
-  const std::size_t enough = quorum == 0 ? drawn.size() : std::min<std::size_t>(quorum, drawn.size());
+  const std::uint32_t have = count(Progress::stored);
+  const std::uint32_t enough = quorum == 0 ? cohort() : std::min(quorum, cohort());
   // By rule: close at quorum or deadline; also when nobody is left to wait for, or the rest could not be enough.
-  if (have >= enough || open == 0 || have + open < minimum.at_least) close();
+  if (have >= enough || open() == 0 || have + open() < minimum.at_least) close();
+}
+
+std::uint32_t Aggregator::Impl::open() const {
+  std::uint32_t sum = 0;
+  for (std::size_t p = 0; p < static_cast<std::size_t>(Progress::stored); ++p) sum += counts[p];
+  return sum;
 }
 
 void Aggregator::Impl::close() {
   out.emplace_back(ClearDeadline{std::string(round_deadline)});
-  for (const std::string& owner : cohort()) {
-    Member& m = members[owner];
+  for (std::size_t place = 0; place < owners.size(); ++place) {
+    Member& m = members[place];
     if (!may_still_contribute(m.progress)) continue;
-    drop_slot(owner);
+    drop_slot(owners[place]);
     if (m.progress == Progress::absent)
       m.reason = "not connected while the round was open";
     else if (m.progress == Progress::offered)
-      m.progress = Progress::absent, m.reason = "did not answer the offer";
+      set(m, Progress::absent, "did not answer the offer");
     else
-      set(owner, Progress::late, fmt::format("still {} when the round closed", name(m.progress)));
+      set(m, Progress::late, fmt::format("still {} when the round closed", name(m.progress)));
   }
-  const std::vector<std::string> contributors = stored();
-  if (contributors.size() < minimum.at_least) {
+  changed = true;
+  if (count(Progress::stored) < minimum.at_least) {
+    constexpr std::size_t named = 16;
     std::string missing;
-    for (const std::string& owner : cohort())
-      if (members[owner].progress != Progress::stored)
-        missing += fmt::format("; {} {}: {}", owner, name(members[owner].progress), members[owner].reason);
+    std::size_t more = 0;
+    for (std::size_t place = 0, n = 0; place < owners.size(); ++place) {
+      const Member& m = members[place];
+      if (m.progress == Progress::stored || m.progress == Progress::withdrawn) continue;
+      if (++n > named)
+        ++more;
+      else
+        missing += fmt::format("; {} {}: {}", owners[place], name(m.progress), m.reason);
+    }
+    if (more > 0) missing += fmt::format("; and {} more", more);
     return finish(Outcome::failed,
                   fmt::format("round {} ({}): {}: study.participants.at_least: wanted {} contributors, found {}{}",
-                              round, task().task, minimum.owner, minimum.at_least, contributors.size(), missing));
+                              round, task.task, minimum.owner, minimum.at_least, count(Progress::stored), missing));
   }
   phase = Phase::closing;
-  out.emplace_back(Reduce{round, task().task, task().train_round, contributors});
+  out.emplace_back(Reduce{round, task.task, task.train_round, stored()});
 }
 
 void Aggregator::Impl::reduced(Reduction reduction) {
-  const bool train = task().task == "train";
+  const bool train = task.task == "train";
   if (train ? !reduction.model : reduction.value.empty())
-    return finish(Outcome::failed, fmt::format("round {}: the reduction of a {} task gave no {}", round, task().task,
+    return finish(Outcome::failed, fmt::format("round {}: the reduction of a {} task gave no {}", round, task.task,
                                                train ? "model" : "value"));
   Round next;
-  next.contributors = stored();
-  for (const std::string& owner : next.contributors)
-    next.entries.push_back(leaf_entry(leaf_random(owner, round), *members[owner].update));
+  for (std::size_t place = 0; place < owners.size(); ++place)
+    if (members[place].progress == Progress::stored)
+      next.entries.push_back(leaf_entry(leaf_random(owners[place], round), *members[place].update));
+  next.tree.emplace(next.entries);
   next.value = std::move(reduction.value);
   next.model = train ? reduction.model : model;
   Receipt receipt = make_receipt(reduction);
-  receipt.updates = merkle_root(next.entries);
+  receipt.updates = next.tree->root();
   if (!train) receipt.result = base::sha256(next.value);
   // From here on this is the one receipt of the round: it is kept and never made again.
   next.receipt = SignedReceipt::sign(std::move(receipt), setup.receipt_key);
+  next.bytes = next.receipt.serialize();
+  next.published =
+      task.task == "statistics" ? publish_statistics >= 1 : task.task == "evaluate" && published_now(publish_evaluate);
   pending = std::move(next);
   phase = Phase::witnessing;
+  changed = true;
   out.emplace_back(SetDeadline{std::string(witness_deadline), charter.manifest.round_deadline});
   for (const auto& [owner, peer] : peers)
     if (peer.greeted) send_receipt(owner, *pending);
@@ -208,13 +224,18 @@ Receipt Aggregator::Impl::make_receipt(const Reduction& reduction) const {
   r.charter = charter.digest;
   r.run = setup.order.run;
   r.round = round;
-  r.task = task().task;
-  r.train_round = task().train_round;
+  r.task = task.task;
+  r.train_round = task.train_round;
   r.order = base::sha256(setup.order.serialize());
   r.settings = settings;
-  for (const attest::Party* p : charter.manifest.data_owners()) {
-    const Member& m = members.at(p->owner);
-    r.members.push_back({p->owner, receipt_state(m.progress), m.progress == Progress::stored ? "" : m.reason});
+  r.members = Members(static_cast<std::uint32_t>(owners.size()));
+  for (std::uint32_t place = 0; place < members.size(); ++place) {
+    const MemberState state = receipt_state(members[place].progress);
+    if (state == MemberState::contributed) continue;
+    // Few reasons stand for many members: a receipt goes to everybody, so it does not carry a thousand own words.
+    const bool known = r.members.others().contains({state, members[place].reason});
+    const bool room = r.members.others().size() + 6 < Members::groups_at_most;
+    r.members.set(place, state, known || room ? members[place].reason : "for a reason of its own");
   }
   r.algorithm = charter.manifest.algorithm;
   if (r.task != "statistics") r.model_in = r.model_out = model;
@@ -224,20 +245,46 @@ Receipt Aggregator::Impl::make_receipt(const Reduction& reduction) const {
   r.kernel_set = setup.kernel_set;
   r.evidence = setup.evidence;
   r.simulated = setup.simulated;
-  if (!committed.empty()) r.previous = committed.back().receipt.digest;
+  if (last) r.previous = last->receipt.digest;
   return r;
+}
+
+Bytes Aggregator::Impl::Round::serialize() const {
+  base::Writer w;
+  w.field(bytes).u32(static_cast<std::uint32_t>(acknowledgements.size()));
+  for (const auto& [witness, ack] : acknowledgements) w.field(witness).field(ack);
+  w.field(value).u8(published ? 1 : 0).u32(static_cast<std::uint32_t>(entries.size()));
+  for (const Sha256& entry : entries) w.raw(entry);
+  return std::move(w).bytes();
+}
+
+/// Of this instance's own bytes, which come back sealed or not at all.
+Result<Aggregator::Impl::Round> Aggregator::Impl::Round::parse(View stored) {
+  constexpr std::size_t cap = 64 << 20;
+  base::Reader r("committed round", stored);
+  Round out;
+  out.bytes = base::copy(r.field("receipt", cap));
+  for (std::uint32_t n = r.u32("acknowledgements"); n > 0 && r.ok(); --n) {
+    std::string witness = r.string("witness", cap);
+    out.acknowledgements.emplace(std::move(witness), base::copy(r.field("acknowledgement", cap)));
+  }
+  out.value = base::copy(r.field("value", cap));
+  out.published = r.u8("published") == 1;
+  for (std::uint32_t n = r.u32("entries"); n > 0 && r.ok(); --n) out.entries.push_back(r.array<32>("entry"));
+  if (auto done = r.finish(); !done) return done.error();
+  auto receipt = SignedReceipt::parse(out.bytes);
+  if (!receipt) return receipt.error();
+  out.receipt = *std::move(receipt);
+  return out;
 }
 
 void Aggregator::Impl::send_receipt(const std::string& owner, const Round& of) {
   messages::Receipt m;
-  m.set_receipt(base::text(of.receipt.serialize()));
-  const auto at = std::ranges::find(of.contributors, owner);
-  if (at != of.contributors.end()) {
-    const auto index = static_cast<std::size_t>(at - of.contributors.begin());
+  m.set_receipt(base::text(of.bytes));
+  const Members& who = of.receipt.receipt.members;
+  if (const auto place = charter.manifest.data_place(owner); place && who[*place].state == MemberState::contributed) {
     m.set_leaf_random(base::text(leaf_random(owner, of.receipt.receipt.round)));
-    for (const Sha256& hash : merkle_path(of.entries, index)) m.add_path(base::text(hash));
-    m.set_leaf_index(static_cast<std::uint32_t>(index));
-    m.set_leaf_count(static_cast<std::uint32_t>(of.entries.size()));
+    for (const Sha256& hash : of.tree->path(who.contributors_before(*place))) m.add_path(base::text(hash));
   }
   send(owner, std::move(m));
 }
@@ -245,34 +292,43 @@ void Aggregator::Impl::send_receipt(const std::string& owner, const Round& of) {
 void Aggregator::Impl::acknowledge(const std::string& owner, const messages::Acknowledge& message) {
   auto a = Acknowledgement::parse(base::view(message.acknowledgement()));
   if (!a) return unexpected(owner, a.error().text());
-  if (a->run < setup.order.run || (a->run == setup.order.run && a->round <= committed.size()))
-    return;  // again, or after q
+  if (a->run < setup.order.run || (a->run == setup.order.run && a->round <= committed)) return;  // again, or after q
   if (phase != Phase::witnessing) return unexpected(owner, fmt::format("Acknowledge of round {}", a->round));
   Result<void> ok = verify_acknowledgement(*a, pending->receipt, charter);
   if (ok && a->witness != owner)
     ok = base::untrusted("acknowledgement", fmt::format("wanted one of {}, found one of {}", owner, a->witness));
   if (!ok) return unexpected(owner, ok.error().text());
   pending->acknowledgements.emplace(owner, a->serialize());
-  members[owner].acknowledged = true;
+  member(owner).acknowledged = true;
+  changed = true;
   if (pending->acknowledgements.size() >= charter.manifest.witness_quorum()) commit();
 }
 
 void Aggregator::Impl::commit() {
   out.emplace_back(ClearDeadline{std::string(witness_deadline)});
-  committed.push_back(std::move(*pending));
+  setup.history->append(pending->serialize());
+  last = std::move(*pending);
+  ++committed;
   pending.reset();
-  const Round& now = committed.back();
+  changed = true;
+  const Round& now = *last;
   const Receipt& receipt = now.receipt.receipt;
   if (receipt.task == "train") model = now.model, optimizer = receipt.optimizer;
   if (receipt.task == "statistics") statistics = now.value;
 
-  Record record{{}, committed.size() == 1};
-  record.record.set_receipt(base::text(now.receipt.serialize()));
+  Record record{{}, committed == 1};
+  record.record.set_receipt(base::text(now.bytes));
   for (const auto& [witness, bytes] : now.acknowledgements) record.record.add_acknowledgements(base::text(bytes));
   out.emplace_back(std::move(record));
-  for (const auto& [owner, peer] : peers)
-    if (peer.greeted) send(owner, committed_for(owner, now));
-  if (receipt.task != "statistics" && publishes_now(receipt.task == "train" ? "model" : "evaluate")) {
+  const auto everybody = std::make_shared<const Message>(committed_for("", now));
+  for (const auto& [owner, peer] : peers) {
+    if (!peer.greeted) continue;
+    if (member(owner).progress == Progress::withdrawn)
+      send(owner, committed_for(owner, now));
+    else
+      out.emplace_back(SendTo{owner, everybody});
+  }
+  if (receipt.task != "statistics" && published_now(receipt.task == "train" ? publish_model : publish_evaluate)) {
     messages::Result result;
     result.set_run(setup.order.run);
     result.set_round(round);
@@ -285,26 +341,27 @@ void Aggregator::Impl::commit() {
 }
 
 /// [study.publish]: "final" is the last of its kind in the run's schedule.
-bool Aggregator::Impl::publishes_now(std::string_view kind) const {
-  const int most = publication(charter, kind);
-  if (most != 1) return most == 2;
-  const std::string_view wanted = kind == "model" ? "train" : kind;
-  return std::none_of(tasks.begin() + round, tasks.end(), [&](const ScheduledTask& t) { return t.task == wanted; });
+bool Aggregator::Impl::published_now(int most) const {
+  return most == 2 || (most == 1 && last_of_its_kind());
 }
 
+/// Tasks of one kind stand at most evaluate_every + 1 apart, but an evaluate task only where enough train tasks follow.
+bool Aggregator::Impl::last_of_its_kind() const {
+  const std::uint32_t apart = charter.manifest.evaluate_every;
+  for (std::uint32_t later = round + 1; later <= rounds && later <= round + 1 + apart; ++later)
+    if (scheduled(charter.manifest, settings, later)->task == task.task) return false;
+  return true;
+}
+
+/// `owner` empty: for one who had not withdrawn.
 messages::Committed Aggregator::Impl::committed_for(const std::string& owner, const Round& of) const {
   const Receipt& receipt = of.receipt.receipt;
   messages::Committed m;
-  m.set_receipt(base::text(of.receipt.serialize()));
+  m.set_receipt(base::text(of.bytes));
   for (const auto& [witness, bytes] : of.acknowledgements) m.add_acknowledgements(base::text(bytes));
-  const std::vector<std::string> drawn = receipt.cohort();
-  const int most = publication(charter, receipt.task);
-  const auto last = std::ranges::find_if(tasks.rbegin(), tasks.rend(),
-                                         [&](const ScheduledTask& t) { return t.task == receipt.task; });
-  const bool final = static_cast<std::size_t>(tasks.rend() - last) == receipt.round;
-  const bool out_now =
-      receipt.task == "statistics" ? most >= 1 : receipt.task == "evaluate" && (most == 2 || (most == 1 && final));
-  if (out_now && std::ranges::find(drawn, owner) != drawn.end()) {
+  const auto place = charter.manifest.data_place(owner);
+  const bool in_cohort = !place || receipt.members[*place].state != MemberState::withdrawn;
+  if (of.published && in_cohort) {
     m.set_kind(receipt.task);
     m.set_value(base::text(of.value));
   }
@@ -312,16 +369,18 @@ messages::Committed Aggregator::Impl::committed_for(const std::string& owner, co
 }
 
 void Aggregator::Impl::finish(Outcome how, std::string why) {
-  for (const auto& [owner, m] : members) drop_slot(owner);
+  for (std::size_t place = 0; place < members.size(); ++place)
+    if (members[place].slot) drop_slot(owners[place]);
   for (std::string_view d : {round_deadline, witness_deadline, grant_deadline})
     out.emplace_back(ClearDeadline{std::string(d)});
   phase = Phase::finished;
   outcome = how;
   reason = std::move(why);
+  const auto end = std::make_shared<const Message>(run_end());
   for (const auto& [owner, peer] : peers)
-    if (peer.greeted) send(owner, run_end());
-  out.emplace_back(Report{status()});
-  reported = status().SerializeAsString();
+    if (peer.greeted) out.emplace_back(SendTo{owner, end});
+  changed = false;
+  out.emplace_back(Report{});
   out.emplace_back(Finish{outcome, reason});
 }
 
@@ -330,7 +389,7 @@ messages::RunEnd Aggregator::Impl::run_end() const {
   end.set_run(setup.order.run);
   end.set_outcome(std::string(name(outcome)));
   end.set_reason(reason);
-  if (outcome == Outcome::done && publication(charter, "model") > 0) end.set_final_model(base::text(*model));
+  if (outcome == Outcome::done && publish_model > 0) end.set_final_model(base::text(*model));
   return end;
 }
 
@@ -338,35 +397,47 @@ messages::RunEnd Aggregator::Impl::run_end() const {
 
 void Aggregator::Impl::greet(const std::string& owner, const messages::ParticipantHello& hello) {
   const std::uint32_t known = hello.run() == setup.order.run ? hello.round() : 0;
-  if (known > committed.size())
+  if (known > committed)
     return unexpected(
         owner, fmt::format("ParticipantHello with round {} of run {} committed; this instance committed {}", known,
-                           setup.order.run, committed.size()));
+                           setup.order.run, committed));
   peers[owner].greeted = true;
   if (!hello.withdrawal().empty()) withdraw(owner, base::view(hello.withdrawal()));
   if (peers[owner].greeted) replay(owner, known);
 }
 
 void Aggregator::Impl::replay(const std::string& owner, std::uint32_t from) {
-  for (std::size_t i = from; i < committed.size(); ++i) {
-    // A contributor gets its leaf's path too, so that it can check its own update.
-    if (std::ranges::count(committed[i].contributors, owner) != 0) send_receipt(owner, committed[i]);
-    messages::MissedReceipts missed;
-    *missed.add_committed() = committed_for(owner, committed[i]);
-    send(owner, std::move(missed));
+  if (from < committed) {
+    // What a participant has not seen committed but answered is the first round that it lacks: of that one a
+    // contributor gets its leaf's path too, so that it can check its own update.
+    const std::optional<Round> stored = from + 1 == committed ? std::nullopt : std::optional(recall(from));
+    const Round& first = stored ? *stored : *last;
+    if (first.receipt.receipt.members[*charter.manifest.data_place(owner)].state == MemberState::contributed)
+      send_receipt(owner, first);
+    out.emplace_back(SendMissed{owner, from, committed});
   }
   if (phase == Phase::finished) return send(owner, run_end());
   if (phase == Phase::witnessing) return send_receipt(owner, *pending);
   if (phase != Phase::collecting) return;
-  const Progress p = members[owner].progress;
+  const Progress p = member(owner).progress;
   if (p > Progress::stored) return;
   if (p == Progress::absent) set(owner, Progress::offered);
-  send(owner, offer);
+  out.emplace_back(SendTo{owner, offer});
   if (p != Progress::stored) return;
   messages::UpdateStored done;
   done.set_round(round);
-  done.set_digest(base::text(*members[owner].update));
+  done.set_digest(base::text(*member(owner).update));
   send(owner, std::move(done));
+}
+
+/// A committed round, from 0, out of the history. Throws when it is not there: without it nobody can go on.
+Aggregator::Impl::Round Aggregator::Impl::recall(std::uint32_t index) const {
+  auto bytes = setup.history->at(index);
+  if (!bytes) throw Exception(bytes.error());
+  auto found = Round::parse(*bytes);
+  if (!found) throw Exception(found.error());
+  found->tree.emplace(found->entries);
+  return *std::move(found);
 }
 
 std::string Aggregator::Impl::awaited(const std::string& owner) const {
@@ -374,7 +445,7 @@ std::string Aggregator::Impl::awaited(const std::string& owner) const {
   if (peer == peers.end() || !peer->second.greeted) return "ParticipantHello";
   if (phase == Phase::witnessing) return "Acknowledge";
   if (phase != Phase::collecting) return "nothing";
-  const Progress p = members.at(owner).progress;
+  const Progress p = member(owner).progress;
   if (p == Progress::offered) return "Accept or Decline";
   if (p == Progress::accepted) return "ModelRequest";
   if (p < Progress::uploading) return "Update";
@@ -389,22 +460,10 @@ void Aggregator::Impl::unexpected(const std::string& owner, std::string_view wha
 
 // --- Shared ----------------------------------------------------------------------------------------------------------
 
-bool Aggregator::Impl::knows(const std::string& owner) const {
-  const attest::Party* party = charter.manifest.party(owner);
-  return party != nullptr && party->role == attest::Role::data;
-}
-
-std::vector<std::string> Aggregator::Impl::cohort() const {
-  std::vector<std::string> drawn;
-  for (const attest::Party* p : charter.manifest.data_owners())
-    if (members.at(p->owner).progress != Progress::withdrawn) drawn.push_back(p->owner);
-  return drawn;
-}
-
 std::vector<std::string> Aggregator::Impl::stored() const {
   std::vector<std::string> out_owners;
-  for (const attest::Party* p : charter.manifest.data_owners())
-    if (members.at(p->owner).progress == Progress::stored) out_owners.push_back(p->owner);
+  for (std::size_t place = 0; place < owners.size(); ++place)
+    if (members[place].progress == Progress::stored) out_owners.push_back(owners[place]);
   return out_owners;
 }
 
@@ -414,17 +473,25 @@ Array<32> Aggregator::Impl::leaf_random(const std::string& owner, std::uint32_t 
 }
 
 void Aggregator::Impl::send(const std::string& owner, Message message) {
-  out.emplace_back(SendTo{owner, std::move(message)});
+  out.emplace_back(SendTo{owner, std::make_shared<const Message>(std::move(message))});
 }
 
 void Aggregator::Impl::set(const std::string& owner, Progress progress, std::string why) {
-  members[owner].progress = progress;
-  members[owner].reason = std::move(why);
+  set(member(owner), progress, std::move(why));
+}
+
+void Aggregator::Impl::set(Member& m, Progress progress, std::string why) {
+  --counts[static_cast<std::size_t>(m.progress)];
+  ++counts[static_cast<std::size_t>(progress)];
+  m.progress = progress;
+  m.reason = std::move(why);
+  changed = true;
 }
 
 void Aggregator::Impl::drop_slot(const std::string& owner) {
-  if (!members[owner].slot) return;
-  members[owner].slot = false;
+  Member& m = member(owner);
+  if (!m.slot) return;
+  m.slot = false;
   out.emplace_back(DropSlot{owner, round});
 }
 
@@ -432,7 +499,7 @@ messages::RunStatus Aggregator::Impl::status() const {
   messages::RunStatus s;
   s.set_run(setup.order.run);
   s.set_round(round);
-  if (round > 0) s.set_task(task().task);
+  if (round > 0) s.set_task(task.task);
   s.set_reason(reason);
   switch (phase) {
     case Phase::waiting:
@@ -451,27 +518,33 @@ messages::RunStatus Aggregator::Impl::status() const {
       s.set_state(std::string(name(outcome)));
       break;
   }
-  for (const attest::Party* p : charter.manifest.data_owners()) {
-    const auto at = members.find(p->owner);
-    if (at == members.end()) continue;
-    const Member& m = at->second;
-    if (phase == Phase::collecting && m.progress > Progress::offered) s.set_state("collecting");
+  if (round == 0) return s;
+  if (phase == Phase::collecting && count(Progress::absent) + count(Progress::offered) < cohort())
+    s.set_state("collecting");
+  const bool all = members.size() <= status_members;
+  std::map<std::string_view, std::uint32_t> how_many;
+  for (std::size_t place = 0; place < members.size(); ++place) {
+    const Member& m = members[place];
+    const std::string_view state = m.acknowledged ? "acknowledged" : name(m.progress);
+    ++how_many[state];
+    const bool amiss = m.progress > Progress::stored || !m.reason.empty();
+    if (!all && (!amiss || static_cast<std::size_t>(s.members_size()) >= status_members)) continue;
     messages::Member& out_member = *s.add_members();
-    out_member.set_owner(p->owner);
-    out_member.set_state(m.acknowledged ? "acknowledged" : std::string(name(m.progress)));
+    out_member.set_owner(owners[place]);
+    out_member.set_state(std::string(state));
     out_member.set_reason(m.reason);
+  }
+  for (const auto& [state, n] : how_many) {
+    messages::StateCount& c = *s.add_counts();
+    c.set_state(std::string(state));
+    c.set_count(n);
   }
   return s;
 }
 
 /// Hands the steps out, with a report when the picture for the coordinator changed.
 AggregatorSteps Aggregator::Impl::take() {
-  messages::RunStatus now = status();
-  std::string bytes = now.SerializeAsString();
-  if (bytes != reported) {
-    reported = std::move(bytes);
-    out.emplace_back(Report{std::move(now)});
-  }
+  if (std::exchange(changed, false)) out.emplace_back(Report{});
   return std::exchange(out, {});
 }
 

@@ -2,6 +2,7 @@
 // Private to aggregator*.cpp: what an Aggregator remembers, and the parts of its rules.
 
 #include <algorithm>
+#include <array>
 
 #include "protocols/round/aggregator.hpp"
 #include "protocols/round/merkle.hpp"
@@ -22,6 +23,7 @@ enum class Progress {
   late,
   withdrawn
 };
+inline constexpr std::size_t progress_count = 11;
 std::string_view name(Progress progress);
 
 /// What the manifest and every policy agree to publish of a kind, at most: 0 never, 1 "final" or "cohort", 2
@@ -58,44 +60,55 @@ struct Aggregator::Impl {
   /// A round from its receipt on.
   struct Round {
     SignedReceipt receipt;
-    std::vector<std::string> contributors;
-    std::vector<base::Sha256> entries;  ///< their leaf entries
+    Bytes bytes;                        ///< the signed receipt, serialized
+    std::vector<base::Sha256> entries;  ///< the contributors' leaf entries, in the manifest's order
+    std::optional<MerkleTree> tree;     ///< over them
     Bytes value;
     std::optional<base::Sha256> model;
     std::map<std::string, Bytes> acknowledgements;  ///< by witness
+    bool published = false;                         ///< to the cohort: its value goes with the commit
+
+    Bytes serialize() const;  ///< for the history
+    static Result<Round> parse(View bytes);
   };
 
-  explicit Impl(AggregatorSetup s) : setup(std::move(s)), charter(*setup.charter) {}
+  explicit Impl(AggregatorSetup s);
 
   AggregatorSetup setup;
   const attest::Charter& charter;
   attest::Settings settings;
-  std::vector<ScheduledTask> tasks;
+  std::uint32_t rounds = 0;  ///< of the whole run
+  ScheduledTask task;        ///< of the round under way
   Minimum minimum;
   std::uint32_t quorum = 0;  ///< contributors that close a round early; 0: the whole cohort
+  int publish_model = 0, publish_evaluate = 0, publish_statistics = 0;  ///< as publication() says
   std::map<std::string, Withdrawal> withdrawn;
 
   Phase phase = Phase::waiting;
   std::uint32_t round = 0;
   std::map<std::string, Peer> peers;
-  std::map<std::string, Member> members;  ///< every data owner
-  messages::Offer offer;
+  std::vector<std::string> owners;                     ///< the data owners, in the manifest's order
+  std::vector<Member> members;                         ///< by place in `owners`
+  std::array<std::uint32_t, progress_count> counts{};  ///< of `members`, by progress
+  std::shared_ptr<const Message> offer;
   std::optional<base::Sha256> model, optimizer;  ///< committed
   Bytes statistics;                              ///< committed
   std::optional<Round> pending;
-  std::vector<Round> committed;
+  std::optional<Round> last;    ///< the last committed one; all of them are in setup.history
+  std::uint32_t committed = 0;  ///< rounds
   bool granted = true;
   Outcome outcome = Outcome::failed;
   std::string reason;
 
   AggregatorSteps out;
-  std::string reported;
+  bool changed = false;  ///< since the last report
 
   // aggregator.cpp: from round to round
   void begin_round();
-  messages::Offer make_offer(const std::vector<std::string>& cohort) const;
+  messages::Offer make_offer() const;
   void greet(const std::string& owner, const messages::ParticipantHello& hello);
   void replay(const std::string& owner, std::uint32_t from);
+  Round recall(std::uint32_t index) const;
   void close_if_ready();
   void close();
   void reduced(Reduction reduction);
@@ -104,7 +117,8 @@ struct Aggregator::Impl {
   void acknowledge(const std::string& owner, const messages::Acknowledge& message);
   void commit();
   messages::Committed committed_for(const std::string& owner, const Round& of) const;
-  bool publishes_now(std::string_view kind) const;
+  bool last_of_its_kind() const;
+  bool published_now(int most) const;
   void finish(Outcome how, std::string why);
   messages::RunEnd run_end() const;
   messages::RunStatus status() const;
@@ -122,15 +136,19 @@ struct Aggregator::Impl {
   void withdraw(const std::string& owner, View statement);
 
   // Shared
-  const ScheduledTask& task() const { return tasks[round - 1]; }
-  const Shape& shape() const { return setup.shapes.find(task().task)->second; }
-  bool knows(const std::string& owner) const;  ///< as a data owner
-  std::vector<std::string> cohort() const;
+  const Shape& shape() const { return setup.shapes.find(task.task)->second; }
+  bool knows(const std::string& owner) const { return charter.manifest.data_place(owner).has_value(); }
+  Member& member(const std::string& owner) { return members[*charter.manifest.data_place(owner)]; }
+  const Member& member(const std::string& owner) const { return members[*charter.manifest.data_place(owner)]; }
+  std::uint32_t count(Progress progress) const { return counts[static_cast<std::size_t>(progress)]; }
+  std::uint32_t cohort() const { return static_cast<std::uint32_t>(members.size()) - count(Progress::withdrawn); }
+  std::uint32_t open() const;  ///< members that may still contribute
   std::vector<std::string> stored() const;
   std::uint64_t weight_bound(const std::string& owner, std::string& whose, std::string& requirement) const;
   Array<32> leaf_random(const std::string& owner, std::uint32_t of_round) const;
   void send(const std::string& owner, Message message);
   void set(const std::string& owner, Progress progress, std::string why = {});
+  void set(Member& member, Progress progress, std::string why = {});
   void drop_slot(const std::string& owner);
   void unexpected(const std::string& owner, std::string_view what);
   std::string awaited(const std::string& owner) const;

@@ -24,10 +24,9 @@ std::string digest_of(const std::string& bytes) {
 
 void Aggregator::Impl::accept(const std::string& owner, const messages::Accept& message) {
   if (message.round() > round) return unexpected(owner, fmt::format("Accept of round {}", message.round()));
-  Member& m = members[owner];
+  Member& m = member(owner);
   if (message.round() < round || phase != Phase::collecting) return;  // crossed the close on its way
-  if (m.progress == Progress::offered)
-    set(owner, task().task == "statistics" ? Progress::training : Progress::accepted);
+  if (m.progress == Progress::offered) set(owner, task.task == "statistics" ? Progress::training : Progress::accepted);
 }
 
 void Aggregator::Impl::decline(const std::string& owner, const messages::Decline& message) {
@@ -36,11 +35,12 @@ void Aggregator::Impl::decline(const std::string& owner, const messages::Decline
   attest::Decision decision;
   decision.findings = refusals(message.findings());
   if (phase == Phase::witnessing) {
-    members[owner].reason = peer_text("does not witness: " + message.reason());
+    member(owner).reason = peer_text("does not witness: " + message.reason());
+    changed = true;
     out.emplace_back(LogRefusal{fmt::format("receipt of round {} by {}", round, owner), std::move(decision)});
     return;
   }
-  if (phase != Phase::collecting || !may_still_contribute(members[owner].progress)) return;
+  if (phase != Phase::collecting || !may_still_contribute(member(owner).progress)) return;
   out.emplace_back(LogRefusal{fmt::format("offer of round {} by {}", round, owner), std::move(decision)});
   drop_slot(owner);
   set(owner, Progress::declined, peer_text(message.reason()));
@@ -50,12 +50,11 @@ void Aggregator::Impl::decline(const std::string& owner, const messages::Decline
 void Aggregator::Impl::request_model(const std::string& owner, const messages::ModelRequest& message) {
   // By rule: "Download of the model to the cohort, only of a committed one (or the charter's initial one)". `model`
   // is never anything else; the final one goes to the cohort when the run is done.
-  const bool last =
-      phase == Phase::finished && outcome == Outcome::done && members[owner].progress != Progress::withdrawn &&
-      publication(charter, "model") > 0;
-  const Progress p = members[owner].progress;
+  const bool final_one = phase == Phase::finished && outcome == Outcome::done &&
+                         member(owner).progress != Progress::withdrawn && publish_model > 0;
+  const Progress p = member(owner).progress;
   const bool working = phase == Phase::collecting && p >= Progress::accepted && p < Progress::stored;
-  if (!working && !last) {
+  if (!working && !final_one) {
     if (phase == Phase::collecting && p < Progress::accepted) unexpected(owner, "ModelRequest before Accept");
     return;  // crossed the close on its way: the receipt answers
   }
@@ -68,7 +67,7 @@ void Aggregator::Impl::request_model(const std::string& owner, const messages::M
 
 std::uint64_t Aggregator::Impl::weight_bound(const std::string& owner, std::string& whose,
                                              std::string& requirement) const {
-  if (task().task != "train") {
+  if (task.task != "train") {
     whose = "charter", requirement = "weight of a task that does not train";
     return 1;
   }
@@ -115,7 +114,7 @@ attest::Decision Aggregator::Impl::judge_update(const std::string& owner, const 
 }
 
 void Aggregator::Impl::announce(const std::string& owner, const messages::Update& u) {
-  Member& m = members[owner];
+  Member& m = member(owner);
   auto answer = [&](const attest::Decision& decision) {
     messages::UpdateRefused refused;
     refused.set_round(u.round());
@@ -159,7 +158,7 @@ void Aggregator::Impl::announce(const std::string& owner, const messages::Update
 
 void Aggregator::Impl::slot_open(const std::string& owner, std::uint64_t offset) {
   Upload& upload = peers[owner].upload;
-  if (members[owner].progress != Progress::uploading || !upload.wanted)
+  if (member(owner).progress != Progress::uploading || !upload.wanted)
     return;  // gone meanwhile: it will announce again
   upload.offset = offset;
   upload.wanted = false;
@@ -178,14 +177,14 @@ void Aggregator::Impl::transfer(const std::string& owner, const messages::Transf
     return unexpected(owner, fmt::format("Transfer of {} from byte {}", peer_text(t.what()), t.offset()));
   upload.resumed = false;
   const std::uint64_t rest = upload.length - upload.offset;
-  if (phase == Phase::collecting && upload.round == round && members[owner].progress == Progress::uploading)
+  if (phase == Phase::collecting && upload.round == round && member(owner).progress == Progress::uploading)
     out.emplace_back(Receive{owner, round, upload.offset, rest});
   else
     out.emplace_back(Swallow{owner, rest});
 }
 
 void Aggregator::Impl::staged(const std::string& owner, const Sha256& digest) {
-  Member& m = members[owner];
+  Member& m = member(owner);
   if (m.progress != Progress::uploading || !m.update) return;
   if (digest != *m.update)
     return refuse_update(owner, unmet("charter", "update.digest", base::digest_text(*m.update),
@@ -201,7 +200,7 @@ void Aggregator::Impl::staged(const std::string& owner, const Sha256& digest) {
 }
 
 void Aggregator::Impl::refuse_update(const std::string& owner, attest::Finding finding) {
-  if (members[owner].progress != Progress::uploading) return;
+  if (member(owner).progress != Progress::uploading) return;
   finding.met = false;
   drop_slot(owner);
   set(owner, Progress::refused, peer_text(finding.text()));
@@ -226,7 +225,7 @@ void Aggregator::Impl::withdraw(const std::string& owner, View statement) {
     return;
   }
   // By rule: "the next round runs without that hospital". What it gave before stays; what it has not given, it keeps.
-  if (phase == Phase::collecting && may_still_contribute(members[owner].progress)) {
+  if (phase == Phase::collecting && may_still_contribute(member(owner).progress)) {
     drop_slot(owner);
     set(owner, Progress::declined, "withdrew after the offer");
     close_if_ready();

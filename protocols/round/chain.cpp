@@ -35,19 +35,13 @@ Result<void> wanted(const Receipt& r, std::string_view field, const T& want, con
 
 /// Who is listed, who had withdrawn, and how many contributed.
 Result<void> verify_members(const Receipt& r, const Receipt* previous, const attest::Charter& charter) {
-  const std::vector<const attest::Party*> owners = charter.manifest.data_owners();
-  if (r.members.size() != owners.size())
+  if (r.members.size() != charter.manifest.data_count())
     return base::untrusted(place(r), fmt::format("members: wanted the charter's {} data owners, found {}",
-                                                 owners.size(), r.members.size()));
-  for (std::size_t i = 0; i < owners.size(); ++i) {
-    if (r.members[i].owner != owners[i]->owner)
-      return base::untrusted(
-          place(r), fmt::format("members: wanted {} in place {}, found {}", owners[i]->owner, i, r.members[i].owner));
-    if (previous != nullptr && previous->members[i].state == MemberState::withdrawn &&
-        r.members[i].state != MemberState::withdrawn)
-      return base::untrusted(place(r), fmt::format("members: {} had withdrawn before, found {}", r.members[i].owner,
-                                                   name(r.members[i].state)));
-  }
+                                                 charter.manifest.data_count(), r.members.size()));
+  for (const std::uint32_t before : previous == nullptr ? Members::Places() : previous->members.withdrawn())
+    if (const ReceiptMember now = r.members[before]; now.state != MemberState::withdrawn)
+      return base::untrusted(place(r), fmt::format("members: {} had withdrawn before, found {}",
+                                                   charter.manifest.data_owners()[before]->owner, name(now.state)));
   const Minimum minimum = minimum_contributors(charter);
   if (r.contributors() < minimum.at_least)
     return base::untrusted(place(r), fmt::format("members: {} wants at least {} contributors, found {}", minimum.owner,
@@ -126,12 +120,12 @@ Result<void> verify_link(const SignedReceipt& s, const SignedReceipt* previous, 
       !ok)
     return ok;
   if (auto ok = verify_constants(r, before, charter); !ok) return ok;
-  const std::vector<ScheduledTask> tasks = schedule(charter.manifest, r.settings);
-  if (r.round > tasks.size())
-    return base::untrusted(
-        place(r), fmt::format("round: wanted at most {}, as the settings schedule, found {}", tasks.size(), r.round));
-  if (auto ok = wanted(r, "task", tasks[r.round - 1].task, r.task); !ok) return ok;
-  if (auto ok = wanted(r, "train_round", tasks[r.round - 1].train_round, r.train_round); !ok) return ok;
+  const auto task = scheduled(charter.manifest, r.settings, r.round);
+  if (!task)
+    return base::untrusted(place(r), fmt::format("round: wanted at most {}, as the settings schedule, found {}",
+                                                 schedule_length(charter.manifest, r.settings), r.round));
+  if (auto ok = wanted(r, "task", task->task, r.task); !ok) return ok;
+  if (auto ok = wanted(r, "train_round", task->train_round, r.train_round); !ok) return ok;
   if (auto ok = verify_members(r, before, charter); !ok) return ok;
   return verify_state(r, before, charter);
 }
@@ -152,29 +146,56 @@ Result<std::vector<SignedReceipt>> verify_chain(std::span<const CommittedReceipt
 }
 
 Minimum minimum_contributors(const attest::Charter& charter) {
-  Minimum out;
+  std::uint32_t most = 0;
+  const attest::Policy* whose = nullptr;
   for (const attest::Policy& policy : charter.policies) {
     const attest::StudyBounds* study = policy.data() != nullptr    ? &policy.data()->study
                                        : policy.model() != nullptr ? &policy.model()->study
                                                                    : nullptr;
-    if (study != nullptr && (out.owner.empty() || study->participants_at_least > out.at_least))
-      out = {study->participants_at_least, policy.owner_text()};
+    if (study != nullptr && (whose == nullptr || study->participants_at_least > most))
+      most = study->participants_at_least, whose = &policy;
   }
-  return out;
+  return {most, whose == nullptr ? "" : whose->owner_text()};
+}
+
+namespace {
+
+std::uint32_t train_rounds(const attest::Settings& settings) {
+  constexpr double most = 1'000'000;  // a run that asks for more is refused by every policy's rounds
+  const auto rounds = settings.find("rounds");
+  const double asked = rounds == settings.end() ? 0 : rounds->second;
+  return asked > 0 ? static_cast<std::uint32_t>(std::min(asked, most)) : 0U;  // no rounds for a NaN
+}
+
+/// After every how many train tasks an evaluate task stands; 0: never.
+std::uint32_t evaluate_every(const attest::Manifest& manifest) {
+  return manifest.evaluate_kinds.empty() ? 0 : manifest.evaluate_every;
+}
+
+}  // namespace
+
+std::uint32_t schedule_length(const attest::Manifest& manifest, const attest::Settings& settings) {
+  const std::uint32_t trains = train_rounds(settings), every = evaluate_every(manifest);
+  return (manifest.statistics_kinds.empty() ? 0 : 1) + trains + (every == 0 ? 0 : trains / every);
+}
+
+std::optional<ScheduledTask> scheduled(const attest::Manifest& manifest, const attest::Settings& settings,
+                                       std::uint32_t round) {
+  if (round < 1 || round > schedule_length(manifest, settings)) return std::nullopt;
+  const bool statistics = !manifest.statistics_kinds.empty();
+  if (statistics && round == 1) return ScheduledTask{"statistics", 0};
+  const std::uint32_t at = round - 1 - (statistics ? 1 : 0);  // among train and evaluate tasks, from 0
+  const std::uint32_t every = evaluate_every(manifest);
+  if (every == 0) return ScheduledTask{"train", at + 1};
+  const std::uint32_t block = at / (every + 1), in_block = at % (every + 1);
+  if (in_block == every) return ScheduledTask{"evaluate", (block + 1) * every};
+  return ScheduledTask{"train", block * every + in_block + 1};
 }
 
 std::vector<ScheduledTask> schedule(const attest::Manifest& manifest, const attest::Settings& settings) {
-  constexpr double most = 1'000'000;  // a run that asks for more is refused by every policy's rounds
   std::vector<ScheduledTask> out;
-  const auto rounds = settings.find("rounds");
-  const double asked = rounds == settings.end() ? 0 : rounds->second;
-  const auto count = asked > 0 ? static_cast<std::uint32_t>(std::min(asked, most)) : 0U;  // no rounds for a NaN
-  if (!manifest.statistics_kinds.empty()) out.push_back({"statistics", 0});
-  for (std::uint32_t train = 1; train <= count; ++train) {
-    out.push_back({"train", train});
-    const bool evaluate = !manifest.evaluate_kinds.empty() && manifest.evaluate_every != 0;
-    if (evaluate && train % manifest.evaluate_every == 0) out.push_back({"evaluate", train});
-  }
+  for (std::uint32_t round = 1; auto task = scheduled(manifest, settings, round); ++round)
+    out.push_back(*std::move(task));
   return out;
 }
 

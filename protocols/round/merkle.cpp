@@ -42,6 +42,30 @@ std::vector<Sha256> merkle_path(std::span<const Sha256> entries, std::size_t ind
   return path;
 }
 
+MerkleTree::MerkleTree(std::span<const Sha256> entries) : entries_(entries.size()) {
+  if (entries.empty()) {
+    levels_.push_back({merkle_root({})});
+    return;
+  }
+  std::vector<Sha256>& leaves = levels_.emplace_back();
+  for (const Sha256& entry : entries) leaves.push_back(leaf_hash(entry));
+  while (levels_.back().size() > 1) {
+    const std::vector<Sha256>& below = levels_.back();
+    std::vector<Sha256> above;
+    for (std::size_t i = 0; i + 1 < below.size(); i += 2) above.push_back(node_hash(below[i], below[i + 1]));
+    if (below.size() % 2 == 1) above.push_back(below.back());
+    levels_.push_back(std::move(above));
+  }
+}
+
+std::vector<Sha256> MerkleTree::path(std::size_t index) const {
+  if (index >= entries_) std::abort();
+  std::vector<Sha256> out;
+  for (std::size_t level = 0; level + 1 < levels_.size(); ++level, index /= 2)
+    if (const std::size_t sibling = index ^ 1; sibling < levels_[level].size()) out.push_back(levels_[level][sibling]);
+  return out;
+}
+
 bool merkle_verifies(const Sha256& entry, std::uint64_t index, std::uint64_t count, std::span<const Sha256> path,
                      const Sha256& root) {
   if (index >= count) return false;  // RFC 9162 section 2.1.3.2, step 1

@@ -18,6 +18,19 @@ base::Sha256 leaf_entry(const Array<32>& random, const base::Sha256& update);
 /// No entries: the hash of the empty string.
 base::Sha256 merkle_root(std::span<const base::Sha256> entries);
 
+/// All of a tree's hashes, so that each of n paths costs log n. 64 bytes an entry.
+class MerkleTree {
+ public:
+  explicit MerkleTree(std::span<const base::Sha256> entries);
+  const base::Sha256& root() const { return levels_.back().front(); }
+  /// As merkle_path. Asserts index < the number of entries.
+  std::vector<base::Sha256> path(std::size_t index) const;
+
+ private:
+  std::vector<std::vector<base::Sha256>> levels_;  ///< leaves first; a node without a sibling goes up as it is
+  std::size_t entries_ = 0;
+};
+
 /// The path of entry `index`, from the leaf's sibling to the root's children (RFC 9162 section 2.1.3.1).
 /// Asserts index < entries.size().
 std::vector<base::Sha256> merkle_path(std::span<const base::Sha256> entries, std::size_t index);

@@ -100,17 +100,8 @@ void Participant::Impl::unexpected(std::string_view what) {
 // --- Offer, model, task ----------------------------------------------------------------------------------------------
 
 void Participant::Impl::on(const messages::Offer& message) {
-  // The last receipt with its acknowledgements may be the one that this witness missed.
-  if (message.round() == last() + 2) {
-    if (auto receipt = SignedReceipt::parse(base::view(message.last_receipt()));
-        receipt && receipt->receipt.round == last() + 1) {
-      messages::Committed missed;
-      missed.set_receipt(message.last_receipt());
-      *missed.mutable_acknowledgements() = message.last_acknowledgements();
-      on(missed);
-      if (!key || state == State::finished) return;
-    }
-  }
+  // What was committed meanwhile is shown after a hello only.
+  if (message.round() > last() + 1) return unexpected(about("Offer", message.round()));
   if (answered_here && record.answered == message.round() && record.offer == offer_digest(message))
     return;  // once more
   OfferedTask task;
@@ -134,7 +125,7 @@ void Participant::Impl::take_up(OfferedTask task, const messages::Offer& message
     record.order = base::sha256(base::view(message.order()));
     record.answered = message.round();
     record.offer = offer_digest(message);
-    record.cohort = offered->cohort;
+    record.withdrawn = withdrawn_in(message);
     confirmed = false;
     out.emplace_back(Charge{offered->round, offered->task, offered->train_round, record});
   }
@@ -247,28 +238,28 @@ void Participant::Impl::on(const messages::Receipt& message) {
   auto receipt = SignedReceipt::parse(base::view(message.receipt()));
   if (!receipt) return unexpected(receipt.error().text());
   const std::uint32_t round = receipt->receipt.round;
-  const bool witness = std::ranges::count(charter.manifest.witnesses, setup.owner) != 0;
-  messages::Acknowledge ack;
-  ack.set_acknowledgement(
-      base::text(Acknowledgement::sign(setup.owner, receipt->receipt, receipt->digest, setup.witness_key).serialize()));
+  const auto acknowledge = [&] {
+    if (!attest::is_witness(charter.manifest, setup.owner)) return;
+    messages::Acknowledge ack;
+    ack.set_acknowledgement(base::text(
+        Acknowledgement::sign(setup.owner, receipt->receipt, receipt->digest, setup.witness_key).serialize()));
+    out.emplace_back(Send{std::move(ack)});
+  };
 
   // "A witness signs one receipt per (run, round), ever" (docs/how-it-works.md).
-  if (const auto known = record.receipts.find(round); known != record.receipts.end()) {
-    if (known->second == receipt->digest) {
-      if (witness && receipt->verifies(*key)) out.emplace_back(Send{std::move(ack)});
+  if (const auto known = known_receipt(round)) {
+    if (*known == receipt->digest) {
+      if (receipt->verifies(*key)) acknowledge();
       return;
     }
     attest::Decision d;
-    d.add(check(false, "one receipt per round", base::digest_text(known->second), base::digest_text(receipt->digest),
+    d.add(check(false, "one receipt per round", base::digest_text(*known), base::digest_text(receipt->digest),
                 "a round has one receipt: begin a new run"));
     return decline(round, about("receipt", round), std::move(d), true);
   }
   attest::Decision d = judge_receipt(*receipt);
-  const bool own = d.allowed() && record.stored == round &&
-                   std::ranges::any_of(receipt->receipt.members, [&](const ReceiptMember& m) {
-                     return m.owner == setup.owner && m.state == MemberState::contributed;
-                   });
-  if (own)
+  if (d.allowed() && record.stored == round &&
+      receipt->receipt.members[*charter.manifest.data_place(setup.owner)].state == MemberState::contributed)
     d.add(check(leaf_holds(message, *receipt), "own update under the receipt's root", "a path from its digest",
                 "the path does not hold", "count the bytes that were sent"));
   if (!d.allowed()) {
@@ -280,19 +271,24 @@ void Participant::Impl::on(const messages::Receipt& message) {
   record.receipt_key = key;
   record.receipts[round] = receipt->digest;
   out.emplace_back(SignReceipt{round, base::copy(base::view(message.receipt())), record});
-  if (witness) out.emplace_back(Send{std::move(ack)});
+  acknowledge();
+}
+
+std::optional<Sha256> Participant::Impl::known_receipt(std::uint32_t round) const {
+  if (const auto at = record.receipts.find(round); at != record.receipts.end()) return at->second;
+  return round < last() && setup.receipt_of ? setup.receipt_of(round) : std::nullopt;
 }
 
 void Participant::Impl::on(const messages::Committed& message) {
   auto receipt = SignedReceipt::parse(base::view(message.receipt()));
   if (!receipt) return unexpected(receipt.error().text());
   const std::uint32_t round = receipt->receipt.round;
-  const auto known = record.receipts.find(round);
+  const auto known = known_receipt(round);
   attest::Decision d;
   bool equivocation = false;
-  if (known != record.receipts.end() && known->second != receipt->digest) {
+  if (known && *known != receipt->digest) {
     equivocation = true;
-    d.add(check(false, "one receipt per round", base::digest_text(known->second), base::digest_text(receipt->digest),
+    d.add(check(false, "one receipt per round", base::digest_text(*known), base::digest_text(receipt->digest),
                 "a round has one receipt: begin a new run"));
   } else if (round <= last()) {
     return;  // once more
@@ -335,7 +331,7 @@ void Participant::Impl::keep(SignedReceipt receipt, std::vector<Bytes> acknowled
   stop_task();
   const std::uint32_t round = receipt.receipt.round;
   record.receipt_key = key;
-  record.receipts[round] = receipt.digest;
+  record.receipts = {{round, receipt.digest}};
   record.committed = receipt.serialize();
   committed = std::move(receipt);
   state = State::idle;
@@ -355,7 +351,7 @@ void Participant::Impl::on(const messages::RunEnd& message) {
   if (message.run() != setup.run) return;
   if (message.outcome() == "cancelled") return finish(Outcome::cancelled, peer_text(message.reason(), 4000));
   if (message.outcome() != "done") return finish(Outcome::failed, peer_text(message.reason(), 4000));
-  const std::size_t rounds = committed ? schedule(charter.manifest, committed->receipt.settings).size() : 0;
+  const std::uint32_t rounds = committed ? schedule_length(charter.manifest, committed->receipt.settings) : 0;
   std::optional<Sha256> model;
   if (committed && committed->receipt.model_out && message.final_model() == base::text(*committed->receipt.model_out))
     model = committed->receipt.model_out;

@@ -12,20 +12,22 @@
 
 namespace cloister::protocols::round {
 
-/// What must survive a restart: one per run, replaced as a whole (write aside, fsync, rename, fsync the folder).
+/// What must survive a restart: one per run, replaced as a whole (write aside, fsync, rename, fsync the folder). Its
+/// size does not grow with the rounds.
 struct ParticipantRecord {
   std::uint64_t run = 0;
   std::optional<base::PublicKey> receipt_key;  ///< the one that this run is served under
   base::Sha256 order{};                        ///< SHA-256 of the serialized run order, once an offer was answered
   std::uint32_t answered = 0;                  ///< last round whose offer was charged, 0: none
   base::Sha256 offer{};                        ///< offer_digest of that offer
-  std::vector<std::string> cohort;             ///< of that offer
+  std::vector<std::string> withdrawn;          ///< the data owners that this offer left out, in the manifest's order
   std::uint32_t stored = 0;                    ///< last round whose update was stored, 0: none
   base::Sha256 update{};                       ///< its digest
   std::uint64_t update_length = 0;
   std::uint64_t weight = 0;
-  std::map<std::uint32_t, base::Sha256> receipts;  ///< by round: the receipt that was signed, or seen committed
-  Bytes committed;                                 ///< SignedReceipt of the last round known committed, or empty
+  /// By round: the receipt that was signed, or seen committed; of the last committed round and the one after it.
+  std::map<std::uint32_t, base::Sha256> receipts;
+  Bytes committed;  ///< SignedReceipt of the last round known committed, or empty
 
   Bytes serialize() const;
   static Result<ParticipantRecord> parse(View bytes);
@@ -38,7 +40,7 @@ struct OfferedTask {
   std::uint32_t round = 0;
   std::string task;
   std::uint32_t train_round = 0;
-  std::vector<std::string> cohort;
+  std::uint32_t cohort = 0;  ///< how many: the charter's data owners without those that withdrew
   std::chrono::milliseconds deadline{};
 };
 
@@ -51,7 +53,11 @@ struct ParticipantSetup {
   /// The owner's gate: its policy over task, ledger and the channel's claims. Asked once per round; pure towards the
   /// machine.
   std::function<attest::Decision(const OfferedTask&)> gate;
-  Bytes withdrawal;  ///< this owner's statement in force, or empty
+  Bytes withdrawal{};  ///< this owner's statement in force, or empty
+  /// The digest of the receipt that this owner signed or kept of a round before the last committed one, if its disk
+  /// has it: tells another receipt from the same one again. May be empty: then an earlier round's receipt counts for
+  /// nothing.
+  std::function<std::optional<base::Sha256>(std::uint32_t round)> receipt_of{};
 };
 
 // --- Steps of a participant ------------------------------------------------------------------------------------------

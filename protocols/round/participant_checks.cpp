@@ -37,11 +37,10 @@ attest::Decision Participant::Impl::judge_offer(const messages::Offer& message, 
   judge_identity(message, d, equivocation);
   judge_order(message, task, d, equivocation);
   judge_state(message, task.settings, d);
-  judge_cohort(message, d);
+  judge_cohort(message, task, d);
   task.round = message.round();
   task.task = message.task();
   task.train_round = message.train_round();
-  task.cohort.assign(message.cohort().begin(), message.cohort().end());
   // A duration from outside: more than the charter's deadline means nothing.
   task.deadline = std::chrono::milliseconds(std::min<std::uint64_t>(
       message.deadline_ms(), static_cast<std::uint64_t>(charter.manifest.round_deadline.count())));
@@ -54,12 +53,9 @@ void Participant::Impl::judge_identity(const messages::Offer& message, attest::D
               digest_of(base::view(message.receipt_key())), "offer under the attested instance record's receipt key"));
   d.add(check(message.round() == last() + 1, "round after the last committed one", std::to_string(last() + 1),
               std::to_string(message.round()), "send the receipts that are missing, or begin a new run"));
-  auto receipt = SignedReceipt::parse(base::view(message.last_receipt()));
-  const bool links = committed ? receipt && receipt->digest == committed->digest : message.last_receipt().empty();
-  d.add(check(links, "last committed receipt", committed ? base::digest_text(committed->digest) : "none",
-              receipt                          ? base::digest_text(receipt->digest)
-              : message.last_receipt().empty() ? "none"
-                                               : "no receipt",
+  const std::optional<Sha256> before = committed ? std::optional(committed->digest) : std::nullopt;
+  d.add(check(same(message.last_receipt(), before), "last committed receipt", digest_of(before),
+              digest_of(base::view(message.last_receipt())),
               "continue from the receipt that the witnesses acknowledged"));
 
   const Sha256 digest = offer_digest(message);
@@ -102,10 +98,9 @@ void Participant::Impl::judge_order(const messages::Offer& message, OfferedTask&
 /// Task, model and statistics follow from the charter, the order and the last committed receipt.
 void Participant::Impl::judge_state(const messages::Offer& message, const attest::Settings& settings,
                                     attest::Decision& d) const {
-  const std::vector<ScheduledTask> tasks = schedule(charter.manifest, settings);
-  const bool scheduled = message.round() >= 1 && message.round() <= tasks.size();
-  const ScheduledTask wanted = scheduled ? tasks[message.round() - 1] : ScheduledTask{"none", 0};
-  d.add(check(scheduled && message.task() == wanted.task && message.train_round() == wanted.train_round,
+  const auto task = scheduled(charter.manifest, settings, message.round());
+  const ScheduledTask wanted = task.value_or(ScheduledTask{"none", 0});
+  d.add(check(task && message.task() == wanted.task && message.train_round() == wanted.train_round,
               "task in the run's schedule", fmt::format("{} (train round {})", wanted.task, wanted.train_round),
               fmt::format("{} (train round {})", message.task(), message.train_round()),
               "follow the schedule of the settings"));
@@ -131,36 +126,41 @@ void Participant::Impl::judge_state(const messages::Offer& message, const attest
       digest_of(base::view(message.schema())), "follow the charter's schema"));
 }
 
-void Participant::Impl::judge_cohort(const messages::Offer& message, attest::Decision& d) const {
-  std::vector<std::string> withdrawn;
+std::vector<std::string> Participant::Impl::withdrawn_in(const messages::Offer& message) const {
+  std::map<std::uint32_t, std::string> by_place;
+  for (const std::string& bytes : message.withdrawals())
+    if (auto w = Withdrawal::parse(base::view(bytes)))
+      if (const auto place = charter.manifest.data_place(w->owner)) by_place.emplace(*place, w->owner);
+  std::vector<std::string> owners;
+  for (auto& [place, owner] : by_place) owners.push_back(std::move(owner));
+  return owners;
+}
+
+/// The cohort is every data owner of the charter but those whose signed withdrawal is shown: an aggregator has no other
+/// way to ask fewer.
+void Participant::Impl::judge_cohort(const messages::Offer& message, OfferedTask& task, attest::Decision& d) const {
   for (const std::string& bytes : message.withdrawals()) {
     auto w = Withdrawal::parse(base::view(bytes));
     Result<void> ok = w ? w->verify(charter) : Result<void>(w.error());
     d.add(check(ok.has_value(), "withdrawals in force", "signed by their owners", ok ? "signed" : ok.error().text(),
                 "show the signed statement"));
-    if (ok) withdrawn.push_back(w->owner);
   }
-  std::vector<std::string> wanted;
-  for (const attest::Party* p : charter.manifest.data_owners())
-    if (std::ranges::count(withdrawn, p->owner) == 0) wanted.push_back(p->owner);
-  const std::vector<std::string> found(message.cohort().begin(), message.cohort().end());
-  d.add(check(found == wanted, "cohort: the charter's data owners without those that withdrew",
-              fmt::format("{}", fmt::join(wanted, ", ")), fmt::format("{}", fmt::join(found, ", ")),
-              "ask every data owner of the charter, in its order"));
+  const std::vector<std::string> withdrawn = withdrawn_in(message);
+  task.cohort = charter.manifest.data_count() - static_cast<std::uint32_t>(withdrawn.size());
 
   const attest::Policy* policy = charter.policy(setup.owner);
   const attest::DataPolicy* own = policy == nullptr ? nullptr : policy->data();
   if (own == nullptr)
     return d.add(check(false, "policy of " + setup.owner, "a data owner's", "none", "use the founded charter"));
-  const bool self = std::ranges::count(found, setup.owner) == 1;
+  const bool self = std::ranges::count(withdrawn, setup.owner) == 0;
   d.add({self && setup.withdrawal.empty(), policy->owner_text(), "this owner takes part",
          "in the cohort, no withdrawal in force",
          !setup.withdrawal.empty() ? "its withdrawal is in force"
          : self                    ? "in the cohort"
                                    : "not in the cohort",
          "found a successor charter"});
-  d.add({found.size() >= own->study.participants_at_least, policy->owner_text(), "study.participants.at_least",
-         std::to_string(own->study.participants_at_least), std::to_string(found.size()),
+  d.add({task.cohort >= own->study.participants_at_least, policy->owner_text(), "study.participants.at_least",
+         std::to_string(own->study.participants_at_least), std::to_string(task.cohort),
          "bring back who withdrew, in a new charter"});
 }
 
@@ -176,37 +176,48 @@ attest::Decision Participant::Impl::judge_receipt(const SignedReceipt& s) const 
   if (record.answered == r.round) {
     d.add(check(r.order == record.order, "order of the run", base::digest_text(record.order),
                 base::digest_text(r.order), "close the round that was offered"));
-    d.add(check(r.cohort() == record.cohort, "cohort as it was offered",
-                fmt::format("{}", fmt::join(record.cohort, ", ")), fmt::format("{}", fmt::join(r.cohort(), ", ")),
+    std::vector<std::string> withdrawn;
+    if (const auto places = r.members.withdrawn(); !places.empty()) {
+      const std::vector<const attest::Party*> owners = charter.manifest.data_owners();
+      for (const std::uint32_t place : places) withdrawn.push_back(owners[place]->owner);
+    }
+    const auto text = [](const std::vector<std::string>& left) {
+      return left.empty() ? "all data owners" : fmt::format("all but {}", fmt::join(left, ", "));
+    };
+    d.add(check(withdrawn == record.withdrawn, "cohort as it was offered", text(record.withdrawn), text(withdrawn),
                 "close the round that was offered"));
   }
-  const auto self = std::ranges::find(r.members, setup.owner, [](const ReceiptMember& m) { return m.owner; });
-  if (self == r.members.end()) {
+  const auto place = charter.manifest.data_place(setup.owner);
+  if (!place) {  // verify_link has held the members to be the charter's data owners
     d.add(check(false, "members", "this owner among them", "not there", "list every data owner"));
     return d;
   }
+  const ReceiptMember self = r.members[*place];
   const bool sent = record.stored == r.round;
-  const bool counted = self->state == MemberState::contributed;
+  const bool counted = self.state == MemberState::contributed;
   d.add(check(!counted || sent, "own contribution", "none was sent", counted ? "counted as contributed" : "not counted",
               "count only what was sent"));
   d.add(check(counted || !confirmed || record.stored != r.round, "own contribution",
-              "counted, as the aggregator had stored it", std::string(name(self->state)), "count what was stored"));
-  d.add(check(self->state != MemberState::withdrawn || !setup.withdrawal.empty(), "own withdrawal", "none was signed",
-              std::string(name(self->state)), "only the owner's signed statement withdraws it"));
+              "counted, as the aggregator had stored it", std::string(name(self.state)), "count what was stored"));
+  d.add(check(self.state != MemberState::withdrawn || !setup.withdrawal.empty(), "own withdrawal", "none was signed",
+              std::string(name(self.state)), "only the owner's signed statement withdraws it"));
   return d;
 }
 
-/// "random bytes and path go only to its participant" (docs/how-it-works.md): with them it sees that its own update is under the
-/// root.
+/// "random bytes and path go only to its participant" (docs/how-it-works.md): with them it sees that its own update is
+/// under the root.
 bool Participant::Impl::leaf_holds(const messages::Receipt& message, const SignedReceipt& receipt) const {
-  if (message.leaf_random().size() != 32 || message.leaf_count() != receipt.receipt.contributors()) return false;
+  const auto place = charter.manifest.data_place(setup.owner);
+  if (message.leaf_random().size() != 32 || !place) return false;
   std::vector<Sha256> path;
   for (const std::string& hash : message.path()) {
     if (hash.size() != 32) return false;
     path.push_back(base::array<32>(base::view(hash)));
   }
   const Sha256 entry = leaf_entry(base::array<32>(base::view(message.leaf_random())), record.update);
-  return merkle_verifies(entry, message.leaf_index(), message.leaf_count(), path, receipt.receipt.updates);
+  const Members& members = receipt.receipt.members;
+  return merkle_verifies(entry, members.contributors_before(*place), members.contributors(), path,
+                         receipt.receipt.updates);
 }
 
 }  // namespace cloister::protocols::round

@@ -8,8 +8,9 @@
 namespace cloister::protocols::round {
 
 namespace {
-constexpr std::string_view record_version = "cloister participant record 1";
-constexpr std::size_t list_cap = 1'000'000;
+constexpr std::string_view record_version = "cloister participant record 2";
+constexpr std::size_t list_cap = 100'000;
+constexpr std::size_t receipts_cap = 2;
 constexpr std::size_t receipt_cap = 2 << 20;
 }  // namespace
 
@@ -17,8 +18,8 @@ Bytes ParticipantRecord::serialize() const {
   base::Writer w;
   w.field(record_version).u64(run).u8(receipt_key ? 1 : 0);
   if (receipt_key) w.raw(receipt_key->bytes);
-  w.raw(order).u32(answered).raw(offer).u32(static_cast<std::uint32_t>(cohort.size()));
-  for (const std::string& owner : cohort) w.field(owner);
+  w.raw(order).u32(answered).raw(offer).u32(static_cast<std::uint32_t>(withdrawn.size()));
+  for (const std::string& owner : withdrawn) w.field(owner);
   w.u32(stored).raw(update).u64(update_length).u64(weight).u32(static_cast<std::uint32_t>(receipts.size()));
   for (const auto& [round, digest] : receipts) w.u32(round).raw(digest);
   w.field(committed);
@@ -37,15 +38,15 @@ Result<ParticipantRecord> ParticipantRecord::parse(View bytes) {
   out.order = r.array<32>("order");
   out.answered = r.u32("answered");
   out.offer = r.array<32>("offer");
-  const std::uint32_t cohort = r.u32("cohort");
-  if (cohort > list_cap) r.fail("cohort", "too long");
-  for (std::uint32_t i = 0; i < cohort && r.ok(); ++i) out.cohort.push_back(r.string("cohort", 1024));
+  const std::uint32_t withdrawn = r.u32("withdrawn");
+  if (withdrawn > list_cap) r.fail("withdrawn", "too long");
+  for (std::uint32_t i = 0; i < withdrawn && r.ok(); ++i) out.withdrawn.push_back(r.string("withdrawn", 1024));
   out.stored = r.u32("stored");
   out.update = r.array<32>("update");
   out.update_length = r.u64("update_length");
   out.weight = r.u64("weight");
   const std::uint32_t receipts = r.u32("receipts");
-  if (receipts > list_cap) r.fail("receipts", "too long");
+  if (receipts > receipts_cap) r.fail("receipts", "too many");
   for (std::uint32_t i = 0; i < receipts && r.ok(); ++i) {
     const std::uint32_t round = r.u32("receipts.round");
     if (r.ok() && !out.receipts.empty() && out.receipts.rbegin()->first >= round)

@@ -74,7 +74,11 @@ struct Participant::Impl {
   void judge_order(const messages::Offer& message, OfferedTask& task, attest::Decision& decision,
                    bool& equivocation) const;
   void judge_state(const messages::Offer& message, const attest::Settings& settings, attest::Decision& decision) const;
-  void judge_cohort(const messages::Offer& message, attest::Decision& decision) const;
+  void judge_cohort(const messages::Offer& message, OfferedTask& task, attest::Decision& decision) const;
+  /// The data owners whose signed withdrawal the offer shows, in the manifest's order, each once.
+  std::vector<std::string> withdrawn_in(const messages::Offer& message) const;
+  /// The receipt that this owner signed or kept of that round.
+  std::optional<base::Sha256> known_receipt(std::uint32_t round) const;
   /// What is refused of a receipt before it is signed, or kept as committed.
   attest::Decision judge_receipt(const SignedReceipt& receipt) const;
   bool leaf_holds(const messages::Receipt& message, const SignedReceipt& receipt) const;

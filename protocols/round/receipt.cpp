@@ -1,7 +1,9 @@
 #include "protocols/round/receipt.hpp"
 
+#include <algorithm>
 #include <bit>
 #include <fmt/format.h>
+#include <map>
 
 #include "base/encoding.hpp"
 #include "base/log.hpp"
@@ -14,7 +16,7 @@ using base::Writer;
 
 namespace {
 
-constexpr std::string_view receipt_version = "cloister receipt 1";
+constexpr std::string_view receipt_version = "cloister receipt 2";
 constexpr std::string_view acknowledgement_version = "cloister acknowledgement 1";
 constexpr std::string_view withdrawal_version = "cloister withdrawal 1";
 
@@ -22,7 +24,6 @@ constexpr std::string_view withdrawal_version = "cloister withdrawal 1";
 constexpr std::size_t receipt_cap = 1 << 20;
 constexpr std::size_t statement_cap = 4096;
 constexpr std::size_t text_cap = 1024;
-constexpr std::size_t members_cap = 10'000;
 constexpr std::size_t settings_cap = 256;
 
 void put(Writer& w, const std::optional<Sha256>& digest) {
@@ -55,22 +56,6 @@ void version(Reader& r, std::string_view wanted) {
   const std::string found = r.string("version", 64);
   if (r.ok() && found != wanted)
     r.fail("version", fmt::format("wanted \"{}\", found {}", wanted, base::json_escape(found)));
-}
-
-std::vector<ReceiptMember> members(Reader& r) {
-  const std::uint32_t count = r.u32("members");
-  if (count > members_cap) r.fail("members", fmt::format("at most {}, found {}", members_cap, count));
-  std::vector<ReceiptMember> out;
-  for (std::uint32_t i = 0; i < count && r.ok(); ++i) {
-    ReceiptMember m;
-    m.owner = r.string("member.owner", text_cap);
-    const std::uint8_t state = r.u8("member.state");
-    if (r.ok() && (state < 1 || state > 6)) r.fail("member.state", "wanted 1 to 6, found " + std::to_string(state));
-    m.state = static_cast<MemberState>(state);
-    m.reason = r.string("member.reason", text_cap);
-    out.push_back(std::move(m));
-  }
-  return out;
 }
 
 attest::Settings settings(Reader& r) {
@@ -115,43 +100,12 @@ std::string json_number(const std::optional<double>& number) {
 
 }  // namespace
 
-std::string_view name(MemberState state) {
-  switch (state) {
-    case MemberState::contributed:
-      return "contributed";
-    case MemberState::absent:
-      return "absent";
-    case MemberState::declined:
-      return "declined";
-    case MemberState::refused:
-      return "refused";
-    case MemberState::late:
-      return "late";
-    case MemberState::withdrawn:
-      return "withdrawn";
-  }
-  return "unknown";
-}
-
-std::uint32_t Receipt::contributors() const {
-  return static_cast<std::uint32_t>(
-      std::ranges::count(members, MemberState::contributed, [](const ReceiptMember& m) { return m.state; }));
-}
-
-std::vector<std::string> Receipt::cohort() const {
-  std::vector<std::string> out;
-  for (const ReceiptMember& m : members)
-    if (m.state != MemberState::withdrawn) out.push_back(m.owner);
-  return out;
-}
-
 Bytes Receipt::serialize() const {
   Writer w;
   w.field(receipt_version).raw(charter).u64(run).u32(round).field(task).u32(train_round).raw(order);
   w.u32(static_cast<std::uint32_t>(settings.size()));
   for (const auto& [key, value] : settings) w.field(key).u64(std::bit_cast<std::uint64_t>(value));
-  w.u32(static_cast<std::uint32_t>(members.size()));
-  for (const ReceiptMember& m : members) w.field(m.owner).u8(static_cast<std::uint8_t>(m.state)).field(m.reason);
+  members.write(w);
   w.raw(updates).field(algorithm);
   put(w, clip), put(w, noise), put(w, epsilon);
   put(w, model_in), put(w, model_out), put(w, optimizer), put(w, statistics), put(w, result);
@@ -171,7 +125,7 @@ Result<Receipt> Receipt::parse(View bytes) {
   out.train_round = r.u32("train_round");
   out.order = r.array<32>("order");
   out.settings = round::settings(r);
-  out.members = round::members(r);
+  out.members = Members::read(r);
   out.updates = r.array<32>("updates");
   out.algorithm = r.string("algorithm", text_cap);
   out.clip = optional_number(r, "clip");
@@ -190,19 +144,26 @@ Result<Receipt> Receipt::parse(View bytes) {
   return out;
 }
 
-std::string Receipt::json() const {
+std::string Receipt::json(const attest::Manifest* manifest) const {
   std::string chosen, who;
   for (const auto& [key, value] : settings)
     chosen += fmt::format("{}{}:{}", chosen.empty() ? "" : ",", base::json_escape(key), value);
-  for (const ReceiptMember& m : members)
-    who += fmt::format(R"({}{{"owner":{},"state":"{}","reason":{}}})", who.empty() ? "" : ",",
-                       base::json_escape(m.owner), name(m.state), base::json_escape(m.reason));
+  const auto owners = manifest == nullptr ? std::vector<const attest::Party*>() : manifest->data_owners();
+  std::map<std::uint32_t, ReceiptMember> listed;
+  for (const auto& [what, places] : members.others())
+    for (const std::uint32_t at : places) listed.emplace(at, ReceiptMember{what.first, what.second});
+  for (std::uint32_t at = 0; members.size() <= json_members && at < members.size(); ++at)
+    listed.try_emplace(at, ReceiptMember{MemberState::contributed, ""});
+  for (const auto& [at, m] : listed)
+    who += fmt::format(R"({}{{"place":{},{}"state":"{}","reason":{}}})", who.empty() ? "" : ",", at,
+                       at < owners.size() ? fmt::format(R"("owner":{},)", base::json_escape(owners[at]->owner)) : "",
+                       name(m.state), base::json_escape(m.reason));
   return fmt::format(
       R"({{"charter":"{}","run":{},"round":{},"task":{},"train_round":{},"order":"{}","settings":{{{}}},"members":[{}],)"
-      R"("contributors":{},"updates":"{}","algorithm":{},"clip":{},"noise":{},"epsilon":{},"model_in":{},"model_out":{},)"
+      R"("owners":{},"contributors":{},"updates":"{}","algorithm":{},"clip":{},"noise":{},"epsilon":{},"model_in":{},"model_out":{},)"
       R"("optimizer":{},"statistics":{},"result":{},"kernel_set":{},"evidence":"{}","simulated":{},"previous":{}}})",
       base::digest_text(charter), run, round, base::json_escape(task), train_round, base::digest_text(order), chosen,
-      who, contributors(), base::digest_text(updates), base::json_escape(algorithm), json_number(clip),
+      who, members.size(), contributors(), base::digest_text(updates), base::json_escape(algorithm), json_number(clip),
       json_number(noise), json_number(epsilon), json_digest(model_in), json_digest(model_out), json_digest(optimizer),
       json_digest(statistics), json_digest(result), base::json_escape(kernel_set), base::digest_text(evidence),
       simulated, json_digest(previous));
@@ -321,7 +282,7 @@ Result<void> verify_acknowledgement(const Acknowledgement& a, const SignedReceip
                                     const attest::Charter& charter) {
   const std::string where = fmt::format("acknowledgement of {} for round {}", a.witness, receipt.receipt.round);
   const attest::Party* party = charter.manifest.party(a.witness);
-  if (std::ranges::count(charter.manifest.witnesses, a.witness) == 0 || party == nullptr || !party->witness)
+  if (!attest::is_witness(charter.manifest, a.witness) || party == nullptr || !party->witness)
     return base::untrusted(where, "wanted a witness of the charter, found " + base::json_escape(a.witness));
   if (a.charter != receipt.receipt.charter || a.run != receipt.receipt.run || a.round != receipt.receipt.round)
     return base::untrusted(where,

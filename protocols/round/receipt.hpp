@@ -10,37 +10,21 @@
 
 #include "attest/charter.hpp"
 #include "base/crypto.hpp"
+#include "protocols/round/members.hpp"
 
 namespace cloister::protocols::round {
-
-/// What became of a data owner in a round. The numbers are those of the encoding.
-enum class MemberState : std::uint8_t {
-  contributed = 1,
-  absent = 2,     ///< in the cohort, did not answer the offer
-  declined = 3,   ///< its gate or its trainer said no
-  refused = 4,    ///< its update broke a bound
-  late = 5,       ///< accepted, but its update was not whole when the round closed
-  withdrawn = 6,  ///< not in the cohort: its signed withdrawal is in force
-};
-std::string_view name(MemberState state);
-
-struct ReceiptMember {
-  std::string owner;
-  MemberState state = MemberState::absent;
-  std::string reason;  ///< empty when it contributed; names a check, never a value
-};
 
 /// One committed step of a run. Its digest is SHA-256 of serialize().
 struct Receipt {
   base::Sha256 charter{};
   std::uint64_t run = 0;
-  std::uint32_t round = 0;             ///< from 1
-  std::string task;                    ///< "statistics", "train", "evaluate"
-  std::uint32_t train_round = 0;       ///< train tasks of this run up to and with this round
-  base::Sha256 order{};                ///< SHA-256 of the serialized run order
-  attest::Settings settings;           ///< complete: chosen values and defaults
-  std::vector<ReceiptMember> members;  ///< every data owner of the charter, in the manifest's order
-  base::Sha256 updates{};              ///< merkle_root over the contributors' leaf entries, in the manifest's order
+  std::uint32_t round = 0;        ///< from 1
+  std::string task;               ///< "statistics", "train", "evaluate"
+  std::uint32_t train_round = 0;  ///< train tasks of this run up to and with this round
+  base::Sha256 order{};           ///< SHA-256 of the serialized run order
+  attest::Settings settings;      ///< complete: chosen values and defaults
+  Members members;                ///< every data owner of the charter, in the manifest's order
+  base::Sha256 updates{};         ///< merkle_root over the contributors' leaf entries, in the manifest's order
   std::string algorithm;
   std::optional<double> clip, noise, epsilon;       ///< absent: none was applied, nothing bounds the disclosure
   std::optional<base::Sha256> model_in, model_out;  ///< equal unless the task trained; absent in a statistics task
@@ -52,11 +36,13 @@ struct Receipt {
   bool simulated = false;
   std::optional<base::Sha256> previous;  ///< the receipt before; absent in round 1
 
-  std::uint32_t contributors() const;
-  std::vector<std::string> cohort() const;  ///< the members who had not withdrawn
+  std::uint32_t contributors() const { return members.contributors(); }
   Bytes serialize() const;
   static Result<Receipt> parse(View bytes);
-  std::string json() const;  ///< an object for people and tools; not what is signed
+  /// An object for people and tools; not what is signed. Members: all of them, or of more than `json_members` only
+  /// those who did not contribute; with their names when there is a manifest.
+  std::string json(const attest::Manifest* manifest) const;
+  static constexpr std::size_t json_members = 256;
 };
 
 /// A receipt under the receipt key that the instance evidence binds. On the wire field(receipt) || raw signature.
@@ -148,6 +134,10 @@ struct ScheduledTask {
   std::string task;
   std::uint32_t train_round = 0;
 };
+/// Task of round `round`, from 1; nothing before the first and after the last.
+std::optional<ScheduledTask> scheduled(const attest::Manifest& manifest, const attest::Settings& settings,
+                                       std::uint32_t round);
+std::uint32_t schedule_length(const attest::Manifest& manifest, const attest::Settings& settings);
 std::vector<ScheduledTask> schedule(const attest::Manifest& manifest, const attest::Settings& settings);
 
 }  // namespace cloister::protocols::round

@@ -175,10 +175,8 @@ std::string peer_text(std::string_view text, std::size_t most) {
 
 base::Sha256 offer_digest(const messages::Offer& offer) {
   base::Writer w;
-  w.field("cloister offer 1").field(offer.order()).u32(offer.round()).field(offer.task()).u32(offer.train_round());
+  w.field("cloister offer 2").field(offer.order()).u32(offer.round()).field(offer.task()).u32(offer.train_round());
   w.field(offer.model()).u64(offer.model_length()).field(offer.statistics());
-  w.u32(static_cast<std::uint32_t>(offer.cohort_size()));
-  for (const std::string& owner : offer.cohort()) w.field(owner);
   w.field(offer.last_receipt()).field(offer.receipt_key()).field(offer.schema());
   w.u32(static_cast<std::uint32_t>(offer.withdrawals_size()));
   for (const std::string& statement : offer.withdrawals()) w.field(statement);

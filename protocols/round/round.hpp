@@ -9,8 +9,9 @@
 //       |----------------------------------------------------->|
 //       |                  Receipt, MissedReceipts, RunEnd      |   what it lacks, in order
 //       |<-----------------------------------------------------|
-//       |                  Offer {order, round, task, model,    |   cohort drawn before looking who is connected;
-//       |                         cohort, last receipt + acks}  |   only when the last receipt is committed
+//       |                  Offer {order, round, task, model,    |   to all data owners but those whose signed
+//       |                         withdrawals, last receipt}    |   withdrawal it shows; only when the last receipt is
+//       |                                                       |   committed
 //       |<-----------------------------------------------------|
 //    gate; charge, fsync                                        |
 //       |  Accept {round}     or Decline {round, findings}      |
@@ -29,7 +30,8 @@
 //       |                  UpdateStored {round, digest}         |   or UpdateRefused
 //       |<-----------------------------------------------------|
 //       |                                                close at quorum or deadline; reduce; sign the receipt
-//       |                  Receipt {receipt, leaf, path}        |   to every data owner
+//       |                  Receipt {receipt, leaf, path}        |   to every data owner; who did not contribute, and
+//       why
 //       |<-----------------------------------------------------|
 //    checks the link and its leaf; stores its signature, fsync  |
 //       |  Acknowledge         or Decline {round, findings}     |

@@ -135,7 +135,7 @@ TEST_F(Following, AnotherReceiptForACommittedRoundIsAFork) {
   tests::ScriptedEnclave twin = enclave;  // same keys, another answer: nobody of the hospitals contributed the same
   messages::ReceiptRecord other;
   auto receipt = protocols::round::SignedReceipt::parse(store->receipts(id).front().receipt)->receipt;
-  receipt.members.back().state = protocols::round::MemberState::late;
+  receipt.members.set(receipt.members.size() - 1, protocols::round::MemberState::late);
   other.set_receipt(base::text(protocols::round::SignedReceipt::sign(receipt, twin.receipt_key).serialize()));
   EXPECT_THAT(tell({tests::frame(messages::RECEIPT_RECORD, other)}).error().text(),
               HasSubstr("one of the two is a fork"));

@@ -71,8 +71,7 @@ std::vector<Frame> ScriptedEnclave::whole_run(const attest::RunOrder& order, Lie
     receipt.train_round = train_round;
     receipt.order = lie == Lie::other_order ? base::Sha256{} : base::sha256(order.serialize());
     receipt.settings = settings;
-    for (const auto* owner : manifest.data_owners())
-      receipt.members.push_back({owner->owner, round::MemberState::contributed, ""});
+    receipt.members = round::Members(manifest.data_count());
     receipt.algorithm = manifest.algorithm;
     receipt.kernel_set = "reference";
     receipt.evidence = lie == Lie::other_evidence ? base::Sha256{} : base::sha256(evidence);

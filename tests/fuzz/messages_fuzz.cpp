@@ -36,8 +36,8 @@ std::vector<cloister::Bytes> cloister::fuzz::seeds() {
   offer.set_order(std::string(80, 'o'));
   offer.set_round(3);
   offer.set_task("train");
-  offer.add_cohort("charite");
-  offer.add_last_acknowledgements("x");
+  offer.set_last_receipt(std::string(32, 'l'));
+  offer.add_withdrawals("x");
   add(messages::OFFER, offer);
   messages::Update update;
   update.set_run(1);

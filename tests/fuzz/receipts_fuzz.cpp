@@ -19,7 +19,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   canonical<SignedReceipt>(bytes);
   canonical<Acknowledgement>(bytes);
   canonical<Withdrawal>(bytes);
-  if (auto receipt = Receipt::parse(bytes)) (void)receipt->json();
+  if (auto receipt = Receipt::parse(bytes)) (void)receipt->json(nullptr);
   return 0;
 }
 
@@ -34,12 +34,17 @@ std::vector<cloister::Bytes> cloister::fuzz::seeds() {
   receipt.task = "train";
   receipt.train_round = 1;
   receipt.settings = {{"rounds", 5.0}, {"split", 1.0}};
-  receipt.members = {{"a", MemberState::contributed, ""}, {"b", MemberState::late, "its update was not whole"}};
+  receipt.members = Members(3);
+  receipt.members.set(1, MemberState::late, "its update was not whole");
   receipt.algorithm = "fedavg";
   receipt.model_in = receipt.model_out = receipt.previous = base::sha256({});
   receipt.kernel_set = "plain";
   const SignedReceipt signed_receipt = SignedReceipt::sign(receipt, key);
-  return {receipt.serialize(), signed_receipt.serialize(),
+  Receipt many = receipt;
+  many.members = Members(100);
+  for (std::uint32_t place = 0; place < 100; place += 7) many.members.set(place, MemberState::absent, "not connected");
+  many.members.set(1, MemberState::withdrawn, "its withdrawal is in force");
+  return {receipt.serialize(), many.serialize(), signed_receipt.serialize(),
           Acknowledgement::sign("a", receipt, signed_receipt.digest, key).serialize(),
           Withdrawal::sign("a", study.charter, 1, base::now(), key).serialize()};
 }

@@ -57,7 +57,7 @@ inline aggregation::Model plain_model(const Cohort& cohort, std::size_t width, s
     double weights = 0;
     for (const std::size_t k : indices) {
       const Bytes update =
-          cohort[k].update_of({.order = {}, .settings = {}, .task = "train", .train_round = r, .cohort = {}});
+          cohort[k].update_of({.order = {}, .settings = {}, .task = "train", .train_round = r});
       for (std::size_t i = 0; i < sum.size(); ++i) {
         float delta = 0;
         std::memcpy(&delta, update.data() + 4 * i, 4);

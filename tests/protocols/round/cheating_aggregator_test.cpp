@@ -62,7 +62,6 @@ class CheatingAggregator : public ::testing::Test {
     o.set_order(base::text(network.order.serialize()));
     o.set_round(1);
     o.set_task("statistics");
-    for (const std::string& owner : everybody) o.add_cohort(owner);
     o.set_deadline_ms(60'000);
     o.set_receipt_key(base::text(network.receipt_key.public_key().bytes));
     o.set_schema(base::text(small_shapes().at("statistics").schema));
@@ -90,11 +89,10 @@ class CheatingAggregator : public ::testing::Test {
     r.task = "statistics";
     r.order = base::sha256(network.order.serialize());
     r.settings = attest::complete_settings(study().charter.manifest, network.order.settings).value();
-    for (const std::string& owner : everybody) {
-      const bool in = std::ranges::count(contributors, owner) != 0;
-      r.members.push_back(
-          {owner, in ? round::MemberState::contributed : round::MemberState::late, in ? "" : "too slow"});
-    }
+    r.members = round::Members(static_cast<std::uint32_t>(everybody.size()));
+    for (std::uint32_t i = 0; i < everybody.size(); ++i)
+      if (std::ranges::count(contributors, everybody[i]) == 0)
+        r.members.set(i, round::MemberState::late, "too slow");
     r.updates = round::merkle_root(entries(contributors));
     r.algorithm = "fedavg";
     r.result = base::sha256(base::view(value));
@@ -116,16 +114,14 @@ class CheatingAggregator : public ::testing::Test {
     messages::Receipt m;
     m.set_receipt(base::text(round::SignedReceipt::sign(r, network.receipt_key).serialize()));
     std::vector<std::string> in;
-    for (const auto& member : r.members)
-      if (member.state == round::MemberState::contributed) in.push_back(member.owner);
+    for (std::uint32_t i = 0; i < r.members.size(); ++i)
+      if (r.members[i].state == round::MemberState::contributed) in.push_back(everybody.at(i));
     const auto place = std::ranges::find(in, owner);
     if (place == in.end()) return m;
     const auto leaves = entries(in);
     const auto index = static_cast<std::size_t>(place - in.begin());
     m.set_leaf_random(base::text(random_of(owner)));
     for (const Sha256& hash : round::merkle_path(leaves, index)) m.add_path(base::text(hash));
-    m.set_leaf_index(static_cast<std::uint32_t>(index));
-    m.set_leaf_count(static_cast<std::uint32_t>(leaves.size()));
     return m;
   }
 
@@ -183,28 +179,20 @@ TEST_F(CheatingAggregator, OffersWithAFaultAndIsDeclinedForIt) {
     fault(o);
     expect_declined(usz.on(o), reason);
   };
-  declined("round after the last committed one: wanted 1, found 2", [](auto& o) { o.set_round(2); });
   declined("round after the last committed one: wanted 1, found 0", [](auto& o) { o.set_round(0); });
   declined("task in the run's schedule: wanted statistics (train round 0), found train (train round 1)", [](auto& o) {
     o.set_task("train");
     o.set_train_round(1);
   });
   declined("receipt key of the offer", [](auto& o) { o.set_receipt_key(std::string(32, 'x')); });
-  declined("last committed receipt: wanted none, found no receipt", [](auto& o) { o.set_last_receipt("noise"); });
+  declined("last committed receipt: wanted none, found 5 bytes", [](auto& o) { o.set_last_receipt("noise"); });
   declined("model on offer: wanted none", [](auto& o) { o.set_model(std::string(32, 'm')); });
   declined("statistics in force: wanted none", [](auto& o) { o.set_statistics("made up"); });
   declined("schema of the update", [](auto& o) { o.set_schema(std::string(32, 's')); });
-  declined(
-      "cohort: the charter's data owners without those that withdrew: wanted charite, usz, ccf, va, found charite, "
-      "usz, ccf",
-      [](auto& o) { o.mutable_cohort()->RemoveLast(); });
-  declined("cohort: the charter's data owners", [](auto& o) { o.add_cohort("nobody"); });
-  declined("cohort: the charter's data owners", [](auto& o) { o.set_cohort(0, "usz"); });
   declined("withdrawals in force: wanted signed by their owners", [](auto& o) { o.add_withdrawals("noise"); });
   declined("withdrawals in force: wanted signed by their owners", [](auto& o) {
     o.add_withdrawals(base::text(
         round::Withdrawal::sign("va", study().charter, 1, study().at, *study().keys("ccf").witness).serialize()));
-    o.mutable_cohort()->RemoveLast();
   });
   declined("run order: wanted one that parses", [](auto& o) { o.set_order("noise"); });
   declined("denied by", [&](auto& o) {
@@ -214,11 +202,17 @@ TEST_F(CheatingAggregator, OffersWithAFaultAndIsDeclinedForIt) {
   });
 }
 
+TEST_F(CheatingAggregator, OffersARoundBeforeThoseBetweenAndIsDialledAgain) {
+  messages::Offer o = offer();
+  o.set_round(2);
+  const auto steps = at("usz").on(o);
+  EXPECT_TRUE(all<round::Charge>(steps).empty());
+  ASSERT_EQ(all<round::Disconnect>(steps).size(), 1U);
+  EXPECT_EQ(all<round::Disconnect>(steps)[0].reason, "got Offer of round 2 while waiting for Offer");
+}
+
 TEST_F(CheatingAggregator, OffersACohortBelowThisOwnersAtLeast) {
   messages::Offer o = offer();
-  o.clear_cohort();
-  o.add_cohort("charite");
-  o.add_cohort("usz");
   for (const char* owner : {"ccf", "va"})
     o.add_withdrawals(base::text(
         round::Withdrawal::sign(owner, study().charter, 1, study().at, *study().keys(owner).witness).serialize()));
@@ -254,7 +248,6 @@ TEST_F(CheatingAggregator, IsRefusedByTheGateWithTheOwnersFindings) {
 TEST_F(CheatingAggregator, SmallerCohort) {
   offer_and_work();
   messages::Offer second = offer();
-  second.mutable_cohort()->RemoveLast();
   second.add_withdrawals(base::text(
       round::Withdrawal::sign("va", study().charter, 1, study().at, *study().keys("va").witness).serialize()));
   for (const char* owner : {"charite", "usz", "ccf"}) {
@@ -264,10 +257,10 @@ TEST_F(CheatingAggregator, SmallerCohort) {
   }
   // And a receipt of that smaller round is not signed either.
   round::Receipt r = receipt({"charite", "usz", "ccf"});
-  r.members[3] = {"va", round::MemberState::withdrawn, "its withdrawal is in force"};
+  r.members.set(3, round::MemberState::withdrawn, "its withdrawal is in force");
   for (const char* owner : {"charite", "usz", "ccf"})
     EXPECT_THAT(why(at(owner).on(show(r, owner))),
-                HasSubstr("cohort as it was offered: wanted charite, usz, ccf, va, found charite, usz, ccf"));
+                HasSubstr("cohort as it was offered: wanted all data owners, found all but va"));
 }
 
 /// The same after each participant restarted from its disk.
@@ -277,7 +270,8 @@ TEST_F(CheatingAggregator, SmallerCohortAfterARestartOfTheParticipant) {
   round::Participant usz(network.participant_setup("usz"), round::ParticipantRecord::parse(disk).value());
   usz.connected(network.receipt_key.public_key());
   messages::Offer second = offer();
-  second.mutable_cohort()->RemoveLast();
+  second.add_withdrawals(base::text(
+      round::Withdrawal::sign("va", study().charter, 1, study().at, *study().keys("va").witness).serialize()));
   EXPECT_THAT(why(usz.on(second)), HasSubstr("one offer per round: wanted offer sha256:"));
   // The first offer is still answered, with the stored update and without a second charge.
   const auto steps = usz.on(offer());
@@ -408,10 +402,10 @@ TEST_F(CheatingAggregator, ReceiptsWithAFaultAreNotSigned) {
   });
   refused("own update under the receipt's root", [&](auto&, auto& m) { m.clear_leaf_random(); });
   refused("own update under the receipt's root", [&](auto&, auto& m) { m.set_path(0, "short"); });
-  refused("own update under the receipt's root", [&](auto&, auto& m) { m.set_leaf_index(0); });
+  refused("own update under the receipt's root", [&](auto& r, auto& m) { m = show(r, "charite"); });
   // Invented withdrawal.
   refused("cohort as it was offered", [&](auto& r, auto& m) {
-    r.members[1] = {"usz", round::MemberState::withdrawn, "says the aggregator"};
+    r.members.set(1, round::MemberState::withdrawn, "says the aggregator");
     m.set_receipt(base::text(round::SignedReceipt::sign(r, network.receipt_key).serialize()));
   });
   // Another key, another order, too few.

@@ -84,11 +84,16 @@ round::ParticipantSetup Network::participant_setup(const std::string& owner) con
           *study.keys(owner).witness,
           small_shapes(),
           nodes_.at(owner).gate,
-          nodes_.at(owner).withdrawal};
+          nodes_.at(owner).withdrawal,
+          [this, owner](std::uint32_t number) -> std::optional<Sha256> {
+            const auto& kept = nodes_.at(owner).disk.kept;
+            if (number < 1 || number > kept.size()) return std::nullopt;
+            return must(round::SignedReceipt::parse(kept[number - 1].receipt)).digest;
+          }};
 }
 
 round::AggregatorSetup Network::aggregator_setup() const {
-  return {charter, order, receipt_key, Array<32>{42}, evidence, true, "cpu", small_shapes(), model_length, withdrawals};
+  return {charter, order, receipt_key, Array<32>{42}, evidence, true, "cpu", small_shapes(), model_length, withdrawals, nullptr};
 }
 
 void Network::run() {
@@ -325,7 +330,17 @@ void Network::from_aggregator(round::AggregatorSteps steps) {
 
 void Network::step(const round::SendTo& s) {
   Node& n = nodes_.at(s.owner);
-  if (n.up_link) on_wire(n, to_participant_[s.owner], s.message);
+  if (n.up_link) on_wire(n, to_participant_[s.owner], *s.message);
+}
+
+void Network::step(const round::SendMissed& s) {
+  Node& n = nodes_.at(s.owner);
+  for (std::uint32_t from = s.from; from < s.to;) {
+    auto missed = must(aggregator_->missed(s.owner, from, s.to));
+    ASSERT_GT(missed.committed_size(), 0);
+    from += static_cast<std::uint32_t>(missed.committed_size());
+    if (n.up_link) on_wire(n, to_participant_[s.owner], Message(std::move(missed)));
+  }
 }
 
 void Network::step(const round::SendModel& s) {
@@ -459,8 +474,9 @@ void Network::expect_sound() const {
   for (const round::SignedReceipt& s : *chain) {
     one[s.receipt.round] = s.digest;
     std::vector<std::string> counted, sum = added.at(s.receipt.round);
-    for (const round::ReceiptMember& m : s.receipt.members)
-      if (m.state == round::MemberState::contributed) counted.push_back(m.owner);
+    const auto owners = charter->manifest.data_owners();
+    for (std::uint32_t place = 0; place < owners.size(); ++place)
+      if (s.receipt.members[place].state == round::MemberState::contributed) counted.push_back(owners[place]->owner);
     std::ranges::sort(sum);
     std::ranges::sort(counted);
     EXPECT_EQ(sum, counted) << "round " << s.receipt.round << ": what was added is what the receipt says, each once";

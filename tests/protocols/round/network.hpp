@@ -138,6 +138,7 @@ class Network {
   void reduce(const round::Reduce& step);
 
   void step(const round::SendTo& s);
+  void step(const round::SendMissed& s);
   void step(const round::SendModel& s);
   void step(const round::BeginTask& s);
   void step(const round::OpenSlot& s);
@@ -148,7 +149,7 @@ class Network {
   void step(const round::Reduce& s) { reduce(s); }
   void step(const round::SetDeadline& s);
   void step(const round::ClearDeadline& s);
-  void step(const round::Report& s) { statuses.push_back(s.status); }
+  void step(const round::Report&) { statuses.push_back(aggregator_->status()); }
   void step(const round::Record& s);
   void step(const round::PublishResult& s) { results.push_back(s.result); }
   void step(const round::Refuse& s);
