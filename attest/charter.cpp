@@ -73,8 +73,7 @@ Result<void> fit(Charter& c, const std::string& where) {
   for (const Policy& p : c.policies) {
     if (c.manifest.party(p.owner) == nullptr)
       complain(fmt::format("{} has a policy and is no party of the manifest", p.owner));
-    if (by_owner[p.owner].size() > 1)
-      complain(fmt::format("{} has more than one policy", p.owner));
+    if (by_owner[p.owner].size() > 1) complain(fmt::format("{} has more than one policy", p.owner));
   }
   const auto not_sorted = [](const Reference& a, const Reference& b) { return !before(a, b); };
   if (std::adjacent_find(c.references.begin(), c.references.end(), not_sorted) != c.references.end())
@@ -103,7 +102,9 @@ Result<void> read_texts(Reader& r, Charter& out, const std::string& where) {
 }
 
 void replace(std::vector<OwnerSignature>& in, OwnerSignature signature) {
-  const auto less = [](const auto& a, const auto& b) { return std::tie(a.owner, a.signer) < std::tie(b.owner, b.signer); };
+  const auto less = [](const auto& a, const auto& b) {
+    return std::tie(a.owner, a.signer) < std::tie(b.owner, b.signer);
+  };
   if (!std::is_sorted(in.begin(), in.end(), less)) std::stable_sort(in.begin(), in.end(), less);
   const auto [first, last] = std::equal_range(in.begin(), in.end(), signature, less);
   in.insert(in.erase(first, last), std::move(signature));

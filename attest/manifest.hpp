@@ -99,8 +99,9 @@ struct Manifest {
 
   std::string publish_model, publish_evaluate, publish_statistics;
   std::uint32_t runs = 0;
-  std::vector<std::string> witnesses;  ///< data owners, at most 128: their acknowledgements go to everybody; default all
-  std::uint32_t lying_witnesses = 1;   ///< b
+  std::vector<std::string>
+      witnesses;                      ///< data owners, at most 128: their acknowledgements go to everybody; default all
+  std::uint32_t lying_witnesses = 1;  ///< b
   std::chrono::milliseconds round_deadline{};
   std::chrono::milliseconds channel_deadline{};
 

@@ -22,8 +22,8 @@ namespace cloister::base {
 struct Section::State {
   std::string file;
   toml::table table;
-  std::vector<std::pair<std::uint32_t, std::string>> mistakes;  // line, text
-  std::vector<std::shared_ptr<Node>> nodes;                     // every section that was read
+  std::vector<std::pair<std::uint32_t, std::string>> mistakes;                     // line, text
+  std::vector<std::shared_ptr<Node>> nodes;                                        // every section that was read
   mutable std::unordered_map<const toml::node*, std::shared_ptr<Node>> by_source;  // those that find() was asked for
   mutable std::size_t indexed = 0;                                                 // of `nodes`
 

@@ -110,12 +110,15 @@ std::string status_event(const messages::RunStatus& status) {
                        {"reason", member.reason()},
                        {"bytes_in", member.bytes_in()},
                        {"bytes_out", member.bytes_out()}});
+  ordered_json counts = ordered_json::object();
+  for (const auto& count : status.counts()) counts[count.state()] = count.count();
   return dump({{"event", "status"},
                {"round", status.round()},
                {"task", status.task()},
                {"state", status.state()},
                {"reason", status.reason()},
                {"members", std::move(members)},
+               {"counts", std::move(counts)},
                {"bytes_in", status.bytes_in()},
                {"bytes_out", status.bytes_out()},
                {"ms", status.milliseconds()}});

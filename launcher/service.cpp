@@ -134,6 +134,7 @@ asio::awaitable<void> Service::State::accept_one(asio::ip::tcp::socket socket) {
   const auto known = [this](const base::PublicKey& key) { return tools.agent.known(key); };
   auto connection =
       co_await channel::accept_pinned(std::move(socket), tools.tls, known, steady_clock::now() + deadline(), tools.log);
+  connection->await_launches();
   const auto link = std::make_shared<Link>(std::move(connection), executor);
   links.insert(link);
   tools.log->event("link", fmt::format("{} is connected", link->connection->peer_owner()),

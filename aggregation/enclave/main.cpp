@@ -6,6 +6,7 @@
 #include <google/protobuf/stubs/logging.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/resource.h>
 
 #include "aggregation/enclave/server.hpp"
 #include "attest/simulated/guest.hpp"
@@ -58,6 +59,12 @@ int serve(Tee& tee, const std::shared_ptr<base::Log>& log) {
 int main(int argc, char**) {
   using namespace cloister;
   ::signal(SIGPIPE, SIG_IGN);
+  // One descriptor for each data owner: as many as the host lets this process have.
+  rlimit files{};
+  if (::getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
+    files.rlim_cur = files.rlim_max;
+    ::setrlimit(RLIMIT_NOFILE, &files);
+  }
   google::protobuf::SetLogHandler(nullptr);  // it would write to standard error at a peer's will
   const auto log = base::Log::to_descriptor("aggregator", 1);
   // What is not measured must not steer it: an argument that the measurement covers is still one too many here.

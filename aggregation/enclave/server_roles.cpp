@@ -173,18 +173,22 @@ attest::Decision Server::judge_run(const attest::RunOrder& order) const {
   const auto settings = attest::complete_settings(charter.manifest, order.settings);
   if (!settings) return decision;  // judge_order has said why
   const auto& launch = instance_->launch;
-  for (const attest::Policy& policy : charter.policies)
-    decision.add(
-        attest::judge(&instance_->claims,
-                      {.charter = charter,
-                       .at = options_.now(),
-                       .host_data = attest::host_data_for(charter.digest, launch.serialize()),
-                       .settings = *settings,
-                       .task = {},
-                       .spent = {},
-                       .launch = attest::Launch{launch.measurement, launch.memory, launch.connections, launch.duration},
-                       .participant = {}},
-                      policy));
+  const attest::Study study{
+      .charter = charter,
+      .at = options_.now(),
+      .host_data = attest::host_data_for(charter.digest, launch.serialize()),
+      .settings = *settings,
+      .task = {},
+      .spent = {},
+      .launch = attest::Launch{launch.measurement, launch.memory, launch.connections, launch.duration},
+      .participant = {}};
+  for (const attest::Policy& policy : charter.policies) {
+    // Of many owners only what somebody refuses is kept: all findings of all of them would be a long list of yes.
+    attest::Decision own = attest::judge(&instance_->claims, study, policy);
+    if (own.allowed()) own.findings.resize(1);
+    for (attest::Finding& finding : own.findings)
+      if (!finding.met || own.allowed()) decision.add(std::move(finding));
+  }
   return decision;
 }
 

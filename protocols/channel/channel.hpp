@@ -69,6 +69,8 @@ class Connection {
   virtual const Bytes& record() const = 0;  ///< the instance record in force on this connection; empty on pinned links
   virtual std::uint64_t bytes_sent() const = 0;
   virtual std::uint64_t bytes_received() const = 0;
+  /// From now on a LaunchRequest may be as large as a charter: only for a peer that may ask for launches.
+  virtual void await_launches() {}
 };
 
 using ConnectionPtr = std::shared_ptr<Connection>;

@@ -64,9 +64,10 @@ awaitable<void> FramedConnection::write(View head, View body) {
 awaitable<void> FramedConnection::send(MessageType type, const google::protobuf::MessageLite& message) {
   // Not a coroutine: the message is serialized now, so that a temporary may go before this is awaited.
   Bytes bytes(message.ByteSizeLong());
-  if (bytes.size() > cap(type))
-    throw Exception(base::malformed(
-        name(), fmt::format("{} of {} bytes, at most {} go", type_text(type), bytes.size(), cap(type))));
+  const std::size_t at_most = type == messages::LAUNCH_REQUEST ? launch_cap : cap(type);
+  if (bytes.size() > at_most)
+    throw Exception(
+        base::malformed(name(), fmt::format("{} of {} bytes, at most {} go", type_text(type), bytes.size(), at_most)));
   if (!message.SerializeToArray(bytes.data(), static_cast<int>(bytes.size())))
     throw std::logic_error("a message does not serialize");
   return send_bytes(type, std::move(bytes));
@@ -99,7 +100,7 @@ awaitable<void> FramedConnection::receive_header() {
   if (header_) co_return;
   co_await fill(head_, head_have_, false);
   head_have_ = 0;
-  auto header = decode(head_);
+  auto header = decode(head_, launches_);
   if (!header) {
     close();  // the framing is lost; nothing after this means anything
     throw Exception(Error{header.error().kind, name() + ": " + header.error().where, header.error().what});

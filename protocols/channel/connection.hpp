@@ -32,6 +32,8 @@ class FramedConnection final : public Connection, public std::enable_shared_from
   std::uint64_t bytes_sent() const override { return tls_->bytes_sent(); }
   std::uint64_t bytes_received() const override { return tls_->bytes_received(); }
 
+  void await_launches() override { launches_ = true; }
+
   Tls& tls() { return *tls_; }
   const std::string& name() const { return tls_->name(); }
   /// The next frame as it came, but a Refusal throws. Cancelled, it goes on where it was.
@@ -83,6 +85,7 @@ class FramedConnection final : public Connection, public std::enable_shared_from
   Bytes payload_;
   std::size_t payload_have_ = 0;
   bool receiving_ = false;
+  bool launches_ = false;
   std::deque<Frame> kept_;
   std::size_t kept_bytes_ = 0;
 };

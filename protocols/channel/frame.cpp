@@ -9,7 +9,7 @@ Array<header_size> encode(const Header& header) {
   return out;
 }
 
-Result<Header> decode(const Array<header_size>& bytes) {
+Result<Header> decode(const Array<header_size>& bytes, bool launches) {
   base::Reader r("frame", bytes);
   const auto version = r.u8("version");
   const auto zero = r.u8("zero");
@@ -21,7 +21,7 @@ Result<Header> decode(const Array<header_size>& bytes) {
     return base::malformed("frame.flags", "reserved bits are set: wanted 0, found " + std::to_string(flags));
   if (type == messages::UNSET || !messages::MessageType_IsValid(type))
     return base::unsupported("frame.type", "no message has the type " + std::to_string(type));
-  const auto at_most = cap(static_cast<MessageType>(type));
+  const auto at_most = launches && type == messages::LAUNCH_REQUEST ? launch_cap : cap(static_cast<MessageType>(type));
   if (length > at_most)
     return base::malformed("frame.length", "wanted at most " + std::to_string(at_most) + " for the type " +
                                                std::to_string(type) + ", found " + std::to_string(length));

@@ -13,7 +13,7 @@ using messages::MessageType;
 
 inline constexpr std::size_t header_size = 16;
 inline constexpr std::size_t message_cap = 4 << 20;  ///< of a control message
-inline constexpr std::size_t launch_cap = 65 << 20;  ///< of a launch request: a whole charter travels in it
+inline constexpr std::size_t launch_cap = 65 << 20;  ///< of a launch request, where they are awaited: a whole charter
 inline constexpr std::size_t data_cap = 1 << 20;     ///< of a data frame
 
 /// The largest payload of a type: what is read before the peer has proven itself is small.
@@ -32,8 +32,6 @@ constexpr std::size_t cap(MessageType type) {
       return 1 << 10;
     case messages::REFUSAL:
       return 256 << 10;
-    case messages::LAUNCH_REQUEST:
-      return launch_cap;
     default:
       return message_cap;
   }
@@ -45,8 +43,9 @@ struct Header {
 };
 
 Array<header_size> encode(const Header& header);
-/// Errors: malformed (length over the type's cap, reserved bits set), unsupported (version, type).
-Result<Header> decode(const Array<header_size>& bytes);
+/// `launches`: this receiver awaits launch requests. Errors: malformed (length over the type's cap, reserved bits set),
+/// unsupported (version, type).
+Result<Header> decode(const Array<header_size>& bytes, bool launches = false);
 
 struct Frame {
   MessageType type = messages::UNSET;
