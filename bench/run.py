@@ -15,6 +15,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "examples" / "hospital")]
 
 import machine  # noqa: E402
 import rounds  # noqa: E402
+import scale  # noqa: E402
 from cluster import Failed, Tools  # noqa: E402
 
 
@@ -82,6 +83,10 @@ BENCHES: dict[str, Bench] = {
     "update-2.5gb": Bench("1 participant, one update of 2.5 GB", big,
                           (Target("ratio_to_tls", at_most=1.8), Target("peak_rss_models.aggregator", at_most=3.5),
                            Target("peak_rss_models.participant", at_most=2.5))),
+    "scale": Bench("10 to 10,000 participants, multiplexed in four processes",
+                   lambda tools, a: scale.measure(tools, say, plot=a.json.with_suffix(".scale.png") if a.json else None),
+                   (Target("flatness.update_cpu_us", at_most=1.3), Target("flatness.bytes_beside_the_numbers", at_most=1.5),
+                    Target("idle_rss_bytes", at_most=64 << 10))),
     "round-tiny": Bench("8 participants, 1,000 floats, every fsync included", tiny, (Target("rounds_per_second", at_least=50),)),
 }
 

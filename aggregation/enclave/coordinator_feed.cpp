@@ -100,7 +100,8 @@ void CoordinatorFeed::send(const messages::Result& result, std::shared_ptr<const
   if (!link_) return;
   link_->send(messages::RESULT, result);
   if (!model) return;
-  link_->stream(header_of(result, model->size()), enclave::source_of(std::move(model)), {});
+  messages::Transfer header = header_of(result, model->size());
+  link_->stream(std::move(header), enclave::source_of(std::move(model)), {});
 }
 
 }  // namespace cloister::enclave
