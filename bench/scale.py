@@ -11,8 +11,10 @@ from cluster import Failed, Tools
 # Rounds: enough of few participants to measure processor time well, few of many.
 STEPS = {10: 400, 100: 100, 1_000: 20, 10_000: 3}
 IDLE_LIMIT = 64 << 10
-COSTS = {"update_cpu_us": "processor time of the aggregator per update (µs)", "bytes_beside_the_numbers": "bytes per participant and round, beside model and update",
-         "connection_cpu_us": "processor time of the aggregator per connection (µs)", "idle_rss_bytes": "memory of the aggregator per idle participant (bytes)"}
+COSTS = {"update_cpu_us": "processor time of the aggregator per update (µs)",
+         "bytes_beside_the_numbers": "bytes per participant and round, beside model and update",
+         "connection_cpu_us": "processor time of the aggregator per connection (µs)",
+         "idle_rss_bytes": "memory of the aggregator per idle participant (bytes)"}
 
 
 def measure(tools: Tools, say, most: int = 10_000, plot: pathlib.Path | None = None) -> dict:

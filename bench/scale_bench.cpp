@@ -16,7 +16,9 @@
 #include <filesystem>
 #include <fmt/format.h>
 #include <fstream>
+#include <poll.h>
 #include <signal.h>
+#include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -119,10 +121,13 @@ class Enclave {
     std::vector<char*> arguments;
     for (const std::string& w : words) arguments.push_back(const_cast<char*>(w.c_str()));
     arguments.push_back(nullptr);
+    base::write_file(log_, {}).value();
+    watch_ = ::inotify_init1(IN_CLOEXEC);
+    ::inotify_add_watch(watch_, log_.c_str(), IN_MODIFY);
     tee = ::fork();
     if (tee == 0) {
       ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-      std::freopen(log_.c_str(), "w", stdout);
+      if (std::freopen(log_.c_str(), "a", stdout) == nullptr) ::_exit(127);
       ::execv(arguments[0], arguments.data());
       ::_exit(127);
     }
@@ -134,6 +139,7 @@ class Enclave {
     ::kill(aggregator, SIGKILL);
     ::kill(tee, SIGKILL);
     ::waitpid(tee, nullptr, 0);
+    ::close(watch_);
   }
   Enclave(const Enclave&) = delete;
 
@@ -145,7 +151,10 @@ class Enclave {
         if (line.find(text) != std::string::npos) return line;
       if (Clock::now() > deadline || ::waitpid(tee, nullptr, WNOHANG) == tee)
         throw std::runtime_error("the aggregator never logged " + text + "; see " + log_);
-      ::usleep(20'000);
+      pollfd written{.fd = watch_, .events = POLLIN, .revents = 0};
+      char events[4096];
+      if (::poll(&written, 1, 1'000) > 0 && ::read(watch_, events, sizeof events) < 0)
+        throw std::runtime_error("cannot watch " + log_);
     }
   }
 
@@ -156,6 +165,7 @@ class Enclave {
 
  private:
   std::string folder_, log_;
+  int watch_ = -1;
 };
 
 struct Client {

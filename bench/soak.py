@@ -1,4 +1,4 @@
-"""scripts/soak: a long run watched for what grows. Samples memory and open descriptors of every process, draws them, and says whether they are flat."""
+"""scripts/soak: a long run watched for what grows. Samples memory and descriptors of every process, draws them, says whether they are flat."""
 
 from __future__ import annotations
 
