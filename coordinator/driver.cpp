@@ -83,8 +83,10 @@ awaitable<void> Driver::idle() {
     co_await changed_.after(seen, steady_clock::time_point::max());
     co_return;
   }
-  if (co_await changed_.after(seen, steady_clock::now() + idle_)) co_return;
-  co_await give_up_instance("idle for " + base::text(idle_));
+  if (!make_room_ && co_await changed_.after(seen, steady_clock::now() + idle_)) co_return;
+  const std::string why = std::exchange(make_room_, false) ? "idle, and another charter's run wants its address"
+                                                           : "idle for " + base::text(idle_);
+  co_await give_up_instance(why);
 }
 
 awaitable<void> Driver::give_up_instance(std::string reason) {
@@ -133,6 +135,7 @@ awaitable<void> Driver::ready(std::uint64_t run) {
     co_await instance_->launch(run_text(run));
   }
   co_await instance_->enclave();
+  co_await instance_->renew_if_due();  // of an instance that was idle: before it gets order and weights
 }
 
 awaitable<bool> Driver::start(Run run) {
@@ -213,13 +216,34 @@ awaitable<void> Driver::attach(const Run& run, bool with_model) {
               {{"run", run.id.run}});
 }
 
+/// The next frame; evidence that has become too old is asked for again first, but not in the middle of a model.
+awaitable<channel::Frame> Driver::hear(channel::ConnectionPtr connection, const Follower& follower, bool& heard) {
+  // The enclave speaks at every change of a round's state, so it is never silent for longer than a round.
+  const auto speaks_by = steady_clock::now() + charter().manifest.round_deadline + patience();
+  const std::string renewal = "renewal", word = "aggregator: word of the run";
+  for (;;) {
+    try {
+      if (!follower.receiving()) co_await instance_->renew_if_due();
+    } catch (const Exception& e) {
+      heard =
+          heard || e.error().kind == Error::Kind::denied;  // our own no, not the enclave's that it knows no such run
+      throw;
+    }
+    const bool renews = !follower.receiving() && instance_->renew_at() < speaks_by;
+    const auto deadline = renews ? instance_->renew_at() : speaks_by;
+    const std::string& what = renews ? renewal : word;
+    try {
+      co_return co_await with_deadline(connection->receive(), deadline, what);
+    } catch (const Exception& e) {
+      if (e.error().where != renewal) throw;
+    }
+  }
+}
+
 awaitable<End> Driver::listen(Follower& follower, bool& heard) {
-  const attest::Manifest& manifest = charter().manifest;
   const auto connection = co_await instance_->enclave();
   for (;;) {
-    // The enclave speaks at every change of a round's state, so it is never silent for longer than a round.
-    const auto deadline = steady_clock::now() + manifest.round_deadline + patience();
-    const channel::Frame frame = co_await with_deadline(connection->receive(), deadline, "aggregator: word of the run");
+    const channel::Frame frame = co_await hear(connection, follower, heard);
     if (frame.type == messages::REFUSAL) {
       const auto refused = channel::parse<messages::Refusal>(frame);
       throw Exception(refusal("aggregator", refused.reason(), refused.findings(), refused.retry()));

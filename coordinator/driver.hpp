@@ -54,6 +54,11 @@ class Driver {
 
   /// A run was queued.
   void wake() { changed_.raise(); }
+  /// Another charter's run wants the address at which this one's instance listens: an idle instance ends now.
+  void make_room() {
+    make_room_ = true;
+    changed_.raise();
+  }
   /// A queued or launching run ends at once; a running one when its enclave says so, or has not said so in time. False
   /// when it had ended. `by`: who asks.
   bool cancel(const RunId& id, const std::string& by, const std::string& reason);
@@ -74,6 +79,7 @@ class Driver {
   awaitable<void> attach(const Run& run, bool with_model);
   awaitable<void> send_model(channel::ConnectionPtr connection);
   awaitable<End> listen(Follower& follower, bool& heard);
+  awaitable<channel::Frame> hear(channel::ConnectionPtr connection, const Follower& follower, bool& heard);
   awaitable<void> send_cancel(std::uint64_t run);
   awaitable<void> enforce_cancel(std::uint64_t run);
   awaitable<void> give_up_instance(std::string reason);
@@ -94,6 +100,7 @@ class Driver {
   std::chrono::milliseconds idle_;
   Notice changed_;
   bool stopping_ = false;
+  bool make_room_ = false;
   std::uint64_t current_ = 0;     ///< the run that is being performed, or 0
   std::optional<Cancel> cancel_;  ///< of the current run
   std::shared_ptr<Instance> instance_;

@@ -33,6 +33,8 @@ class Follower {
 
   /// Nothing more is expected of the model that is under way: the connection was cut.
   void cut() { model_.reset(); }
+  /// The bytes of a model are on their way.
+  bool receiving() const { return model_ != nullptr; }
   std::uint32_t round() const { return chain_.empty() ? 0 : chain_.back().receipt.round; }
 
  private:

@@ -1,5 +1,6 @@
 #include "coordinator/instance.hpp"
 
+#include <algorithm>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/system/system_error.hpp>
 
@@ -16,6 +17,16 @@ Error refusal(const std::string& who, const std::string& reason,
   if (what.empty()) what = "it gave no reason";
   return retry ? base::unavailable(who, what) : base::denied(who, what);
 }
+
+namespace {
+
+/// A refusal that asking again can outlive: none of a policy's, or only that another instance still has the address.
+bool may_pass(const messages::LaunchEnd& end) {
+  return std::all_of(end.findings().begin(), end.findings().end(),
+                     [](const messages::Finding& f) { return f.requirement() == "launch.address"; });
+}
+
+}  // namespace
 
 Instance::Instance(const attest::Charter& charter, Store& store, Peers& peers, std::shared_ptr<base::Log> log,
                    Tell tell)
@@ -43,7 +54,7 @@ awaitable<void> Instance::launch(std::string why) {
       const auto end = channel::parse<messages::LaunchEnd>(frame);
       on_end(end);
       throw Exception(
-          refusal("launcher " + manifest.compute_owner().owner, end.reason(), end.findings(), end.findings().empty()));
+          refusal("launcher " + manifest.compute_owner().owner, end.reason(), end.findings(), may_pass(end)));
     }
     if (frame.type == messages::REFUSAL) {
       const auto refused = channel::parse<messages::Refusal>(frame);
@@ -107,7 +118,29 @@ void Instance::on_end(const messages::LaunchEnd& end) {
 awaitable<channel::ConnectionPtr> Instance::enclave() {
   if (enclave_) co_return enclave_;
   enclave_ = co_await peers_.enclave(charter_, within(charter_.manifest.channel_deadline));
+  renew_at_ = within(charter_.policy(charter_.manifest.model_owner().owner)->aggregator.renew);
   co_return enclave_;
+}
+
+awaitable<void> Instance::renew_if_due() {
+  const auto connection = enclave_;
+  if (!connection || std::chrono::steady_clock::now() < renew_at_) co_return;
+  std::optional<Error> failure;
+  try {
+    co_await peers_.attest_again(charter_, connection, within(charter_.manifest.channel_deadline));
+  } catch (const Exception& e) {
+    failure = e.error();
+  }
+  if (!failure) {
+    renew_at_ = within(charter_.policy(charter_.manifest.model_owner().owner)->aggregator.renew);
+    log_->event("attested_again", "the aggregator proved itself again", {{"instance", name_}});
+    co_return;
+  }
+  if (enclave_ == connection) cut_enclave();
+  log_->event("renewal_failed", failure->text(), {{"instance", name_}, {"reason", failure->text()}});
+  // More frames on their way than are kept meanwhile: a new link is judged anew.
+  if (failure->kind == Error::Kind::malformed) failure->kind = Error::Kind::unavailable;
+  throw Exception(*failure);
 }
 
 void Instance::cut_enclave() {

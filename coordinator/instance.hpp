@@ -29,6 +29,11 @@ class Instance : public std::enable_shared_from_this<Instance> {
 
   /// The open link to the enclave; dials when there is none.
   awaitable<channel::ConnectionPtr> enclave();
+  /// When the evidence on that link is as old as the model owner's policy allows (aggregator.renew).
+  channel::Deadline renew_at() const { return renew_at_; }
+  /// Asks for evidence again when it is due; nobody else receives from the link meanwhile. A renewal that fails cuts
+  /// the link: throws denied with the policy's findings, unavailable when dialling again may help.
+  awaitable<void> renew_if_due();
   void cut_enclave();
 
   /// Tells the launcher to end every living instance of this charter; best effort, never throws but for the database.
@@ -51,6 +56,7 @@ class Instance : public std::enable_shared_from_this<Instance> {
   Tell tell_;
   std::string name_;
   channel::ConnectionPtr launcher_, enclave_;
+  channel::Deadline renew_at_ = channel::Deadline::max();
   std::optional<std::string> ended_;
   Notice changed_;
 };

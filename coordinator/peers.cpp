@@ -49,4 +49,10 @@ awaitable<channel::ConnectionPtr> NetworkPeers::enclave(const attest::Charter& c
   co_return connection;
 }
 
+awaitable<void> NetworkPeers::attest_again(const attest::Charter& charter, channel::ConnectionPtr connection,
+                                           channel::Deadline deadline) {
+  const channel::EnclaveExpectation expected = expectation(charter);
+  co_await channel::attest_again(*connection, expected, deadline);
+}
+
 }  // namespace cloister::coordinator

@@ -18,6 +18,10 @@ class Peers {
   virtual awaitable<channel::ConnectionPtr> launcher(const attest::Charter& charter, channel::Deadline deadline) = 0;
   /// Judged by the model owner's policy; its record() is the instance's.
   virtual awaitable<channel::ConnectionPtr> enclave(const attest::Charter& charter, channel::Deadline deadline) = 0;
+  /// Grant and evidence again, judged anew, on an open connection that nobody receives from meanwhile; what comes in
+  /// between is kept for its next receive.
+  virtual awaitable<void> attest_again(const attest::Charter& charter, channel::ConnectionPtr connection,
+                                       channel::Deadline deadline) = 0;
 };
 
 /// Over the network: the launcher by its pinned key, the enclave through grant, evidence and policy.
@@ -28,6 +32,8 @@ class NetworkPeers : public Peers {
       : tls_(std::move(tls)), proxy_(std::move(proxy)), log_(std::move(log)) {}
   awaitable<channel::ConnectionPtr> launcher(const attest::Charter& charter, channel::Deadline deadline) override;
   awaitable<channel::ConnectionPtr> enclave(const attest::Charter& charter, channel::Deadline deadline) override;
+  awaitable<void> attest_again(const attest::Charter& charter, channel::ConnectionPtr connection,
+                               channel::Deadline deadline) override;
 
  private:
   base::PrivateKey tls_;

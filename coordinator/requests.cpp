@@ -145,6 +145,11 @@ awaitable<void> Requests::submit(channel::ConnectionPtr connection, messages::Su
   log_->event("run_queued", "run " + std::to_string(run->id.run) + " by " + run->submitter + " is queued",
               {{"run", run->id.run}, {"submitter", run->submitter}, {"study", run->study}});
   to->wake();
+  // After a succession both charters' instances listen at one address, and two cannot listen there.
+  for (const auto& other : drivers_)
+    if (other.get() != to && other->charter().manifest.aggregator_host == charter.manifest.aggregator_host &&
+        other->charter().manifest.aggregator_port == charter.manifest.aggregator_port)
+      other->make_room();
   board_.notice.raise();
   co_await send_row(*connection, *run, false);
 }

@@ -20,6 +20,7 @@ namespace {
 
 constexpr int dial_deadlines = 6;  // a TEE needs a while to start: so many times channel.deadline
 constexpr std::chrono::milliseconds first_pause{20}, longest_pause{500};
+constexpr std::chrono::seconds clock_tolerated{30}, clock_asked_every{1};
 
 // Waits until the timer fires or is cancelled; which one, the caller sees from its own state.
 asio::awaitable<void> wait(asio::steady_timer& timer) {
@@ -87,7 +88,7 @@ asio::awaitable<void> Instance::run() {
     co_return;
   }
   process_.emplace(std::move(*process));
-  ends_ = base::now() + std::chrono::floor<std::chrono::seconds>(launch_.document.duration);
+  ends_ = steady_clock::now() + launch_.document.duration;
   set_state("starting");
   duration_.expires_after(launch_.document.duration);
   duration_.async_wait([self](boost::system::error_code e) {
@@ -156,7 +157,7 @@ asio::awaitable<void> Instance::pause() {
 }
 
 attest::Decision Instance::judge(const channel::Connection& link, View record, View evidence) {
-  const Judged judged = tools_.agent.judge_instance(launch_, record, evidence, link.peer_key(), base::now());
+  const Judged judged = tools_.agent.judge_instance(launch_, record, evidence, link.peer_key(), tools_.clock());
   attest::Decision out = judged.decision;
   // One start has one record: another one under the same nonce would be a second answer.
   if (!record_.empty())
@@ -203,7 +204,10 @@ asio::awaitable<void> Instance::serve(channel::ConnectionPtr link) {
 }
 
 asio::awaitable<void> Instance::send_grant(channel::ConnectionPtr link) {
-  grant_ = tools_.agent.grant(launch_, record_, *claims_, base::now(), ends_).serialize();
+  granted_at_ = tools_.clock();
+  granted_ = steady_clock::now();
+  const Time ends = granted_at_ + std::chrono::floor<std::chrono::seconds>(ends_ - granted_);
+  grant_ = tools_.agent.grant(launch_, record_, *claims_, granted_at_, ends).serialize();
   messages::Grant message;
   message.set_grant(base::text(grant_));
   co_await with_deadline(link->send(messages::GRANT, message), steady_clock::now() + channel_deadline(),
@@ -212,14 +216,36 @@ asio::awaitable<void> Instance::send_grant(channel::ConnectionPtr link) {
   next_pause_ = first_pause;
 }
 
+std::chrono::seconds Instance::clock_jump() const {
+  const auto expected = granted_at_ + std::chrono::floor<std::chrono::seconds>(steady_clock::now() - granted_);
+  const std::chrono::seconds off = tools_.clock() - expected;
+  return std::chrono::abs(off) > clock_tolerated ? off : std::chrono::seconds(0);
+}
+
+// A clock that is set makes the grant that was given by it wrong for everybody else: it is given anew at once.
+asio::awaitable<void> Instance::until_renewal(const channel::Connection& link) {
+  const auto due = granted_ + tools_.agent.grant_lifetime() / 2;
+  while (!gone_ && !ending_ && link_.get() == &link && steady_clock::now() < due) {
+    renewal_.expires_at(std::min(due, steady_clock::now() + clock_asked_every));
+    co_await wait(renewal_);
+    const std::chrono::seconds jump = clock_jump();
+    if (jump.count() == 0) continue;
+    tools_.log->event("clock_jumped",
+                      fmt::format("this machine's clock was put {} by {}: {} gets its grant anew",
+                                  jump.count() > 0 ? "forward" : "back",
+                                  base::text(std::chrono::round<std::chrono::minutes>(std::chrono::abs(jump))), id_),
+                      {{"instance", id_}, {"seconds", jump.count()}});
+    co_return;
+  }
+}
+
 // At half of a grant's life: one lost link or one slow moment then does not let it expire.
 asio::awaitable<void> Instance::renew(channel::ConnectionPtr link) {
   const auto self = shared_from_this();
   for (;;) {
-    renewal_.expires_after(tools_.agent.grant_lifetime() / 2);
-    co_await wait(renewal_);
+    co_await until_renewal(*link);
     if (gone_ || ending_ || link_ != link) co_return;
-    attest::Decision decision = tools_.agent.judge_renewal(launch_, *claims_, base::now());
+    attest::Decision decision = tools_.agent.judge_renewal(launch_, *claims_, tools_.clock());
     if (!decision.allowed()) {
       const std::string reason = "the compute owner's policy no longer allows the instance: " + decision.explain();
       co_return refuse(std::move(decision), reason);

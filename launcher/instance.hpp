@@ -23,6 +23,8 @@ struct Tools {
   TeeSettings tee;
   std::string work;  ///< folder with aggregator.log: what instances print, one after the other
   std::shared_ptr<base::Log> log;
+  std::function<Time()> clock =
+      base::now;  ///< of this machine: what grants and policies are judged by; waits are steady
 };
 
 class Instance : public std::enable_shared_from_this<Instance> {
@@ -60,6 +62,8 @@ class Instance : public std::enable_shared_from_this<Instance> {
   attest::Decision judge(const protocols::channel::Connection& link, View record, View evidence);
   awaitable send_grant(protocols::channel::ConnectionPtr link);
   awaitable renew(protocols::channel::ConnectionPtr link);
+  awaitable until_renewal(const protocols::channel::Connection& link);
+  std::chrono::seconds clock_jump() const;
 
   boost::asio::any_io_executor executor_;
   const Tools& tools_;
@@ -70,7 +74,9 @@ class Instance : public std::enable_shared_from_this<Instance> {
   Bytes record_;  // of the first answer; an instance has one
   std::optional<attest::Claims> claims_;
   Bytes grant_;
-  Time ends_{};                                        // by the launch's duration
+  std::chrono::steady_clock::time_point ends_{};       // by the launch's duration
+  Time granted_at_{};                                  // what the clock said at the last grant,
+  std::chrono::steady_clock::time_point granted_{};    // and when that was
   std::chrono::steady_clock::time_point answer_by_{};  // for the next grant; moved on by each
   std::chrono::milliseconds next_pause_{};
   std::optional<TeeProcess> process_;

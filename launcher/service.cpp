@@ -213,7 +213,7 @@ void Service::State::on_request(const LinkPtr& link, const messages::LaunchReque
   tools.log->event("launch_request",
                    fmt::format("{} asks for an instance: {}", link->connection->peer_owner(), message.why()),
                    {{"owner", link->connection->peer_owner()}, {"why", message.why()}});
-  Admission admitted = tools.agent.admit(request, base::now());
+  Admission admitted = tools.agent.admit(request, tools.clock());
   if (!admitted.decision.allowed())
     return refuse(link, admitted.decision, "the launcher refuses: " + admitted.decision.explain());
   for (auto& [id, row] : rows) {

@@ -110,13 +110,14 @@ Time Node::judging_time() {
 
 void Node::say_clock(std::chrono::seconds jump, Time seen) {
   const Time wall = options_.clock();
+  const auto about = std::chrono::round<std::chrono::minutes>(std::chrono::abs(jump));
   std::string what = "the clock is right again";
   if (jump.count() > 0)
     what = fmt::format("the clock was put forward by {}: what is over by it is refused until it is put right",
-                       base::text(jump));
+                       base::text(about));
   else if (jump.count() < 0)
     what = fmt::format("the clock was put back by {}: validity is judged by the time that has passed, {}",
-                       base::text(-jump), base::text(clock_->now()));
+                       base::text(about), base::text(clock_->now()));
   else if (clock_off_)
     what = fmt::format(
         "the ledger has charged a task at {}, which this clock has not reached: validity is judged at "

@@ -113,13 +113,28 @@ struct OpenSsl {
     return 1;
   }
 
-  static int select_alpn(SSL*, const unsigned char** out, unsigned char* length, const unsigned char* in, unsigned n,
-                         void*) {
+  static int select_alpn(SSL* ssl, const unsigned char** out, unsigned char* length, const unsigned char* in,
+                         unsigned n, void*) {
     unsigned char* chosen = nullptr;
-    if (SSL_select_next_proto(&chosen, length, alpn_list.data(), alpn_list.size(), in, n) != OPENSSL_NPN_NEGOTIATED)
+    if (SSL_select_next_proto(&chosen, length, alpn_list.data(), alpn_list.size(), in, n) != OPENSSL_NPN_NEGOTIATED) {
+      of(ssl).other_version_ = other_version({in, n});
       return SSL_TLSEXT_ERR_ALERT_FATAL;
+    }
     *out = chosen;
     return SSL_TLSEXT_ERR_OK;
+  }
+
+  /// The first version of this protocol in a client's list (RFC 7301 section 3.1; OpenSSL has checked its lengths).
+  static std::string other_version(View offered) {
+    constexpr std::string_view prefix = "cloister/";
+    while (!offered.empty() && offered[0] < offered.size()) {
+      const std::string name = base::text(offered.subspan(1, offered[0]));
+      const std::string number = name.starts_with(prefix) ? name.substr(prefix.size()) : std::string();
+      if (!number.empty() && number.size() <= 4 && number.find_first_not_of("0123456789") == std::string::npos)
+        return name;
+      offered = offered.subspan(1 + std::size_t{offered[0]});
+    }
+    return {};
   }
 
   static SSL_CTX* make_context(Tls::Role role) {
@@ -350,8 +365,8 @@ Error Tls::alert(int number) const {
       return base::unsupported(name_,
                                "wanted TLS 1.3, found a peer or a proxy that speaks only older versions " + text);
     case SSL_AD_NO_APPLICATION_PROTOCOL:
-      return base::unsupported(name_,
-                               "does not speak the protocol cloister/1 " + text + ": another service listens there");
+      return base::unsupported(name_, "does not speak the protocol cloister/1 " + text +
+                                          ": a Cloister of another protocol version listens there, or another service");
     case SSL_AD_CERTIFICATE_REQUIRED:
     case SSL_AD_BAD_CERTIFICATE:
       return base::denied(name_,
@@ -398,6 +413,12 @@ std::exception_ptr Tls::failure(int result, std::string_view doing) {
                                   "showed no Ed25519 client certificate: not a party of this charter, or something "
                                   "between opens the TLS connection"));
     case SSL_R_NO_APPLICATION_PROTOCOL:
+      if (!other_version_.empty())
+        return give(base::unsupported(
+            name_,
+            fmt::format("wanted the protocol cloister/1, found a peer that speaks {}: use a Cloister that speaks "
+                        "cloister/1 on both sides",
+                        other_version_)));
       return give(base::unsupported(name_, "speaks TLS 1.3 but not the protocol cloister/1: another kind of client"));
     default:
       break;

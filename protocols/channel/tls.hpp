@@ -87,6 +87,7 @@ class Tls {
   std::size_t flushed_ = 0;
   std::uint64_t queued_ = 0;  // all bytes ever put into out_; sent_ of them are with the socket
   Bytes first_;               // the peer's first bytes, to name what it speaks
+  std::string other_version_;  // "cloister/2": of this protocol, and none that this side speaks
   bool eof_ = false, closed_ = false;
   int system_error_ = 0;  // of the last failed recv
   std::uint64_t sent_ = 0, received_ = 0;

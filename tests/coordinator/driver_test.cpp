@@ -12,6 +12,7 @@ namespace cloister::coordinator {
 namespace {
 
 using namespace std::chrono_literals;
+using std::chrono::steady_clock;
 using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
@@ -22,8 +23,8 @@ struct Driving : testing::Test {
   using Run = coordinator::Run;  // not testing::Test::Run
   tests::Temporary folder;
   attest::simulated::Platform platform{base::PrivateKey::generate(), {}};
-  std::unique_ptr<tests::Study> study = std::make_unique<tests::Study>(tests::quick_study(platform, "300ms"));
-  std::unique_ptr<tests::ScriptedEnclave> enclave = std::make_unique<tests::ScriptedEnclave>(*study, platform);
+  std::unique_ptr<tests::Study> study;
+  std::unique_ptr<tests::ScriptedEnclave> enclave;
   std::unique_ptr<Store> store = Store::open(folder / "database");
   std::shared_ptr<base::Log> log = base::Log::open("coordinator", "", /*quiet=*/true).value();
   std::unique_ptr<StudyFiles> files;
@@ -36,7 +37,11 @@ struct Driving : testing::Test {
   std::unique_ptr<Driver> driver;
   channel::ConnectionPtr launcher_link, enclave_link;  ///< the far ends, for tests that cut or speak up
 
-  Driving() {
+  explicit Driving(const std::function<void(tests::StudyOptions&)>& edit = {}) {
+    tests::StudyOptions options = tests::quick_study(platform, "300ms");
+    if (edit) edit(options);
+    study = std::make_unique<tests::Study>(options);
+    enclave = std::make_unique<tests::ScriptedEnclave>(*study, platform);
     base::write_file(folder / "initial.model", tests::initial_model()).value();
     files = std::make_unique<StudyFiles>(
         StudyFiles{study->charter, folder / "initial.model", tests::initial_model().size()});
@@ -194,6 +199,34 @@ TEST_F(Driving, AnIdleInstanceIsEnded) {
   EXPECT_EQ(ended_run(queue()).state, RunState::done) << "and a later run launches another";
 }
 
+TEST_F(Driving, AnIdleInstanceMakesRoomForAnotherChartersRunAtOnce) {
+  start();  // idle for an hour otherwise
+  ASSERT_EQ(ended_run(queue()).state, RunState::done);
+  driver->make_room();
+  run_until([&] { return launcher_heard.size() == 2; }, "the instance's end");
+  EXPECT_THAT(launcher_heard.back(), HasSubstr("another charter's run wants its address"));
+}
+
+TEST_F(Driving, AnAddressThatAnotherInstanceStillHasIsWaitedFor) {
+  int asked = 0;
+  peers.play_launcher = [&](channel::ConnectionPtr link) -> awaitable<void> {
+    if (++asked > 1) {
+      co_await good_launcher(link);
+    } else {
+      co_await link->receive();
+      messages::LaunchEnd busy;
+      busy.set_reason("the launcher refuses");
+      busy.add_findings()->set_requirement("launch.address");
+      co_await link->send(messages::LAUNCH_END, busy);
+      co_await link->receive();
+    }
+  };
+  start();
+  const Run run = ended_run(queue());
+  EXPECT_EQ(run.state, RunState::done) << run.reason;
+  EXPECT_TRUE(has_event(run.id, "launch.address"));
+}
+
 TEST_F(Driving, AnInstanceOfAnEarlierProcessIsEndedWhenNobodyNeedsIt) {
   store->add_instance(study->charter.digest, "i-0", study->at);
   idle = 50ms;
@@ -231,6 +264,77 @@ TEST_F(Driving, AnEnclaveThatThePolicyRefusesGetsNoOrderAndIsEnded) {
   EXPECT_TRUE(enclave_heard.empty());
   run_until([&] { return launcher_heard.size() == 2; }, "the instance's end");
   EXPECT_THAT(launcher_heard.back(), AllOf(HasSubstr("end i-1"), HasSubstr("aggregator.debug")));
+}
+
+// The model owner's policy names an interval of a second.
+struct Renewing : Driving {
+  Renewing()
+      : Driving([](tests::StudyOptions& o) {
+          o.edits.push_back({"acme", "renew = \"1h\"", "renew = \"1s\""});
+        }) {}
+};
+
+TEST_F(Renewing, EvidenceIsAskedForAgainWhileARunIsUnderWay) {
+  Notice renewed;
+  peers.renewed = [&] { renewed.raise(); };
+  peers.play_enclave = [&](channel::ConnectionPtr link) -> awaitable<void> {
+    const auto order = co_await take_order(link);
+    while (peers.renewals < 2) co_await renewed.after(renewed.version(), steady_clock::time_point::max());
+    const auto frames = enclave->whole_run(order);
+    co_await say(link, frames);
+    co_await link->receive();
+  };
+  start();
+  const Run run = ended_run(queue());
+  EXPECT_EQ(run.state, RunState::done) << run.reason;
+  EXPECT_EQ(peers.renewals, 2);
+  EXPECT_EQ(peers.enclave_dials, 1) << "on the same link";
+}
+
+TEST_F(Renewing, ARenewalThatIsDeniedEndsTheRunWithThePolicysFindingsAndTheInstance) {
+  peers.refusal_again =
+      base::denied("aggregator", "denied by acme (model): valid.until: wanted before 2026, found 2027");
+  peers.play_enclave = [&](channel::ConnectionPtr link) -> awaitable<void> {
+    co_await take_order(link);
+    co_await link->receive();
+  };
+  start();
+  const Run run = ended_run(queue());
+  EXPECT_EQ(run.state, RunState::failed);
+  EXPECT_THAT(run.reason, HasSubstr("denied by acme (model): valid.until"));
+  run_until([&] { return launcher_heard.size() == 2; }, "the instance's end");
+  EXPECT_THAT(launcher_heard.back(), AllOf(HasSubstr("end i-1"), HasSubstr("valid.until")));
+}
+
+TEST_F(Renewing, ARenewalWithoutAGrantInForceIsTriedOnANewLink) {
+  peers.refusal_again = base::unavailable("aggregator", "the grant has ended and is not renewed yet");
+  int connection = 0;
+  peers.play_enclave = [&](channel::ConnectionPtr link) -> awaitable<void> {
+    if (++connection > 1) {
+      co_await good_enclave(link);
+    } else {
+      co_await take_order(link);
+      const auto word = tests::ScriptedEnclave::status(1, 1, "offered");
+      co_await link->send(messages::RUN_STATUS, word);
+      co_await link->receive();
+    }
+  };
+  start();
+  const Run run = ended_run(queue());
+  EXPECT_EQ(run.state, RunState::done) << run.reason;
+  EXPECT_THAT(enclave_heard, ElementsAre("run 1 with model", "run 1 again"));
+  EXPECT_TRUE(has_event(run.id, "the grant has ended"));
+}
+
+TEST_F(Renewing, AnIdleInstanceProvesItselfAgainBeforeItGetsTheNextOrder) {
+  start();
+  EXPECT_EQ(ended_run(queue()).state, RunState::done);
+  EXPECT_EQ(peers.renewals, 0);
+  const auto due = steady_clock::now() + 1s;
+  run_until([&] { return steady_clock::now() > due; }, "the evidence to grow old");
+  EXPECT_EQ(ended_run(queue()).state, RunState::done);
+  EXPECT_EQ(peers.renewals, 1);
+  EXPECT_EQ(peers.enclave_dials, 1);
 }
 
 TEST_F(Driving, ALauncherThatIsNotThereYetIsWaitedFor) {

@@ -114,6 +114,12 @@ struct ScriptedPeers : coordinator::Peers {
     if (refusal) throw Exception(*refusal);
     co_return dial(play_enclave, enclave_facts, "the enclave");
   }
+  awaitable<void> attest_again(const attest::Charter&, channel::ConnectionPtr, channel::Deadline) override {
+    ++renewals;
+    if (refusal_again) throw Exception(*refusal_again);
+    if (renewed) renewed();
+    co_return;
+  }
   channel::ConnectionPtr dial(const Script& script, Pipe::Facts facts, const std::string& who) {
     if (!script) throw Exception(base::unavailable(who, "nobody is there"));
     auto [near, far] = Pipe::pair(std::move(facts), {});
@@ -127,7 +133,9 @@ struct ScriptedPeers : coordinator::Peers {
   Script play_launcher, play_enclave;
   Pipe::Facts enclave_facts;
   std::optional<Error> refusal;  ///< what judging the enclave ends with
-  int launcher_dials = 0, enclave_dials = 0;
+  std::optional<Error> refusal_again;  ///< the same when its evidence is renewed
+  std::function<void()> renewed;
+  int launcher_dials = 0, enclave_dials = 0, renewals = 0;
 };
 
 }  // namespace cloister::tests

@@ -69,7 +69,10 @@ class LauncherService : public ::testing::Test {
     log_ = base::Log::open("launcher", folder_ / "launcher.log", true).value();
     tcp::acceptor acceptor(io_, {asio::ip::address_v4::loopback(), 0});
     port_ = acceptor.local_endpoint().port();
-    service_.emplace(std::move(acceptor), Tools{*agent_, keys.tls, {TEE, folder_ / "platform"}, folder_ / "", log_});
+    service_.emplace(std::move(acceptor),
+                     Tools{*agent_, keys.tls, {TEE, folder_ / "platform"}, folder_ / "", log_, [this] {
+                             return base::now() + clock_offset_;
+                           }});
     bool stopped = false;
     asio::co_spawn(io_, service_->run(), [&](std::exception_ptr e) {
       if (e) std::rethrow_exception(e);
@@ -125,6 +128,7 @@ class LauncherService : public ::testing::Test {
   std::shared_ptr<base::Log> log_;
   std::optional<Service> service_;
   std::uint16_t port_ = 0;
+  std::chrono::hours clock_offset_{0};
 };
 
 TEST_F(LauncherService, StartsJudgesAndGrantsAndEndsWhenTheCoordinatorSaysSo) {
@@ -160,6 +164,31 @@ TEST_F(LauncherService, RenewsTheGrantBeforeItEnds) {
         EXPECT_THAT(states, ElementsAre("starting", "attested", "granted", "renewed"));
       },
       milliseconds(100));
+}
+
+// Its clock is put forward and right again: each time the grant is given anew, long before half of its life is over.
+TEST_F(LauncherService, GivesTheGrantAnewWhenItsClockIsSet) {
+  with_guest(
+      "honest",
+      [](LauncherService& t) -> asio::awaitable<void> {
+        auto link = co_await t.connect();
+        co_await t.ask(link);
+        Answer last;
+        co_await until(link, "granted", last);
+        const Time start = base::now();
+        const auto not_after = [&] {
+          return protocols::launch::Grant::parse(base::view(last.status->grant())).value().not_after;
+        };
+        EXPECT_LT(not_after(), start + std::chrono::hours(1));
+        t.clock_offset_ = std::chrono::hours(5);
+        co_await until(link, "renewed", last);
+        EXPECT_GT(not_after(), start + std::chrono::hours(5));
+        t.clock_offset_ = std::chrono::hours(0);
+        co_await until(link, "renewed", last);
+        EXPECT_LT(not_after(), start + std::chrono::hours(1));
+      },
+      std::chrono::minutes(15));
+  EXPECT_THAT(log_text(), AllOf(HasSubstr("clock was put forward by 5h"), HasSubstr("clock was put back by 5h")));
 }
 
 TEST_F(LauncherService, RefusesABinaryThatWasSwappedAfterItWasMeasuredAlthoughItAsksForTheGenuineMeasurement) {

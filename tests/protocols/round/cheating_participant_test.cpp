@@ -523,5 +523,116 @@ TEST_F(CheatingParticipant, AnAggregatorIsNotMadeForARunThatTheCharterDoesNotAll
   EXPECT_THAT(denied([](auto& s) { s.withdrawals = {Bytes(10, 1)}; }), HasSubstr("withdrawal"));
 }
 
+// --- A withdrawal in each phase of a round ---------------------------------------------------------------------------
+
+/// usz withdraws; whatever the phase, what it gave before stays and the next round runs without it.
+class Withdrawing : public CheatingParticipant {
+ protected:
+  round::AggregatorSteps withdraw() {
+    messages::Withdraw w;
+    w.set_statement(base::text(
+        round::Withdrawal::sign("usz", study().charter, 1, study().at, *study().keys("usz").witness).serialize()));
+    return on("usz", w);
+  }
+  /// The others upload, the round closes, three witnesses sign; gives the steps of the commit.
+  round::AggregatorSteps finish_round(const std::vector<const char*>& still_to_upload) {
+    for (const char* owner : still_to_upload) upload(owner, bytes);
+    const auto steps = machine->reduced(1, {{}, {}, Bytes(8, 1)});
+    return commit(steps, {"charite", "ccf", "va"});
+  }
+  round::AggregatorSteps commit(const round::AggregatorSteps& steps, const std::vector<const char*>& witnesses) {
+    receipt = round::SignedReceipt::parse(base::view(sent<messages::Receipt>(steps, "ccf").at(0).receipt())).value();
+    round::AggregatorSteps committed;
+    for (const char* owner : witnesses) committed = on(owner, acknowledge(owner));
+    return committed;
+  }
+  messages::Acknowledge acknowledge(const char* owner) {
+    messages::Acknowledge a;
+    a.set_acknowledgement(
+        base::text(round::Acknowledgement::sign(owner, receipt.receipt, receipt.digest, *study().keys(owner).witness)
+                       .serialize()));
+    return a;
+  }
+  void expect_next_round_without_it(const round::AggregatorSteps& committed) {
+    EXPECT_TRUE(sent<messages::Offer>(committed, "usz").empty());
+    const auto offers = sent<messages::Offer>(committed, "va");
+    ASSERT_EQ(offers.size(), 1U);
+    EXPECT_EQ(offers[0].withdrawals_size(), 1) << "shown to all";
+    EXPECT_EQ(state_of(1), "withdrawn");
+  }
+  round::MemberState in_receipt() const { return receipt.receipt.members[1].state; }
+  round::SignedReceipt receipt;
+};
+
+TEST_F(Withdrawing, BeforeTheOfferLeavesItOutOfThisRound) {
+  machine.emplace(round::Aggregator::create(network->aggregator_setup()).value());
+  machine->grant(false);
+  machine->start();
+  for (const std::string& owner : owned.options.data_owners) {
+    machine->connected(owner);
+    on(owner, messages::ParticipantHello());
+  }
+  withdraw();
+  const auto steps = machine->grant(true);
+  EXPECT_EQ(sent<messages::Offer>(steps, "va").size(), 1U);
+  EXPECT_TRUE(sent<messages::Offer>(steps, "usz").empty());
+  EXPECT_EQ(state_of(1), "withdrawn");
+}
+
+TEST_F(Withdrawing, WhileItTrainsIsADeclineThatNobodyWaitsFor) {
+  withdraw();
+  EXPECT_EQ(state_of(1), "declined");
+  expect_next_round_without_it(finish_round({"charite", "ccf", "va"}));
+  EXPECT_EQ(in_receipt(), round::MemberState::declined);
+}
+
+TEST_F(Withdrawing, InTheMiddleOfItsUploadDropsWhatCame) {
+  on("usz", honest(bytes));
+  machine->slot_open("usz", 1, 0);
+  const auto steps = withdraw();
+  EXPECT_EQ(all<round::DropSlot>(steps).size(), 1U);
+  EXPECT_EQ(state_of(1), "declined");
+  EXPECT_TRUE(all<round::Add>(machine->staged("usz", 1, base::sha256(bytes))).empty())
+      << "bytes that were on their way";
+  expect_next_round_without_it(finish_round({"charite", "ccf", "va"}));
+  EXPECT_EQ(in_receipt(), round::MemberState::declined);
+}
+
+TEST_F(Withdrawing, AfterItsUploadKeepsWhatItGaveAndEndsWithThisRound) {
+  upload("usz", bytes);
+  withdraw();
+  EXPECT_EQ(state_of(1), "stored");
+  expect_next_round_without_it(finish_round({"charite", "ccf", "va"}));
+  EXPECT_EQ(in_receipt(), round::MemberState::contributed);
+}
+
+TEST_F(Withdrawing, WhileWitnessesSignKeepsWhatItGaveAndItsOwnSignatureCounts) {
+  for (const char* owner : {"charite", "usz", "ccf", "va"}) upload(owner, bytes);
+  const auto steps = machine->reduced(1, {{}, {}, Bytes(8, 1)});
+  EXPECT_TRUE(all<round::Record>(withdraw()).empty());
+  expect_next_round_without_it(commit(steps, {"charite", "usz", "ccf"}));
+  EXPECT_EQ(in_receipt(), round::MemberState::contributed);
+}
+
+TEST_F(Withdrawing, TwiceIsOnce) {
+  withdraw();
+  EXPECT_TRUE(all<round::Refuse>(withdraw()).empty());
+  EXPECT_EQ(machine->withdrawals().size(), 1U);
+}
+
+TEST_F(Withdrawing, ThatLeavesTooFewFailsTheNextRoundByName) {
+  withdraw();
+  messages::Withdraw w;
+  w.set_statement(base::text(
+      round::Withdrawal::sign("va", study().charter, 1, study().at, *study().keys("va").witness).serialize()));
+  upload("va", bytes);
+  on("va", w);
+  const auto finish = all<round::Finish>(finish_round({"charite", "ccf"}));
+  ASSERT_EQ(finish.size(), 1U);
+  EXPECT_EQ(finish[0].outcome, round::Outcome::failed);
+  EXPECT_THAT(finish[0].reason,
+              HasSubstr("study.participants.at_least: wanted 3 contributors, 2 are left after withdrawals"));
+}
+
 }  // namespace
 }  // namespace cloister::tests
