@@ -39,7 +39,7 @@ def rounds_committed(federation: Federation, owner: str) -> int:
 
 def committed(federation: Federation, owner: str, rounds: int) -> None:
     wait_until(lambda: rounds_committed(federation, owner) >= rounds, 60, f"{owner}: {rounds} rounds are committed",
-               list(federation.processes.values()))
+               [p for p in federation.processes.values() if p.running])
 
 
 def watch(federation: Federation, run: int) -> tuple[dict, list[dict]]:
@@ -72,9 +72,15 @@ class Succession:
                         "--not-after", until, "--out", self.draft)
 
     def sign(self) -> "Succession":
+        """As every owner's signers."""
         run = self.study.tools.run
         for owner, signer in [(MODEL_OWNER, "cto"), (COMPUTE_OWNER, "operations"), *[(o, s) for o in OWNERS for s in ("dpo", "it")]]:
             run("cloister", "charter", "sign", self.draft, "--owner", owner, "--signer", signer, "--key", self.study.key(owner, signer))
+        return self
+
+    def agree(self) -> "Succession":
+        """As the old charter's witnesses; from here on it is founded."""
+        run = self.study.tools.run
         for owner in OWNERS:
             run("cloister", "charter", "sign", self.draft, "--owner", owner, "--witness", "--key", self.study.key(owner, "witness"))
         run("cloister", "charter", "finalize", self.draft, "--out", self.charter)
@@ -118,10 +124,11 @@ def test_a_successor_is_signed_and_a_hospital_changes_its_keys_while_a_run_is_un
     for name in ("tls", "witness"):
         study.tools.run("cloister", "keygen", name, "--out", keys)
     new = {name: (keys / f"{name}.pub").read_text().strip() for name in ("tls", "witness")}
+    succession = Succession(study, "second", {study.public("zurich", name): new[name] for name in new}).sign()
     with Federation(study) as federation:
         under_way = federation.submit()
         committed(federation, "zurich", 2)
-        succession = Succession(study, "second", {study.public("zurich", name): new[name] for name in new}).sign()
+        succession.agree()
         for owner in OWNERS:
             wait_until(lambda owner=owner: any(e.get("event") == "succession" for e in read_events(federation.log(owner))), 30, f"{owner} knows")
         after = federation.submit({"rounds": 1})
@@ -139,7 +146,7 @@ def test_a_successor_is_signed_and_a_hospital_changes_its_keys_while_a_run_is_un
         # Under the successor the old key is a stranger's, refused by name; the new one is admitted, to the run that is under way by then.
         succession.take_up(federation)
         before = rounds_committed(federation, "cleveland")
-        run = federation.submit({"rounds": 20})
+        run = federation.submit({"rounds": 6})
         refused = federation.wait_for_refusal("aggregator", "parties.tls_key")
         assert refused["found"] == study.public("zurich", "tls"), refused
         wait_until(lambda: "does not know this side's key" in federation.processes["zurich"].tail(20), 30, "its own command line says so")
@@ -191,7 +198,7 @@ def test_a_federation_changes_over_to_another_build_of_the_aggregator(cohort, tm
         end, _ = watch(federation, federation.submit({"rounds": 2}))
         assert end["state"] == "done", end
         assert set(measurements_seen(federation, "budapest")) == {study.measurement}
-        Succession(study, "upgrade", {study.measurement: study.next_measurement}).sign().take_up(federation)
+        Succession(study, "upgrade", {study.measurement: study.next_measurement}).sign().agree().take_up(federation)
         end, receipts = watch(federation, federation.submit({"rounds": 2}))
         assert end["state"] == "done", end
         assert all(state_of(receipts[-1], o) == "contributed" for o in OWNERS)
