@@ -161,8 +161,8 @@ TEST(Versions, FieldsThatALaterHelloAddsAreIgnored) {
   World w;
   Bytes payload = hello(w, 1);
   // Field 99, length-delimited: "later"; field 100, a number.
-  for (const int b : {0x9a, 0x06, 5, 'l', 'a', 't', 'e', 'r', 0xa0, 0x06, 7})
-    payload.push_back(static_cast<std::uint8_t>(b));
+  const Array<11> later{0x9a, 0x06, 5, 'l', 'a', 't', 'e', 'r', 0xa0, 0x06, 7};
+  payload.insert(payload.end(), later.begin(), later.end());
   Speaker enclave{w, payload};
   enclave.meet();
   EXPECT_EQ(enclave.answered, messages::AUTHENTICATOR_REQUEST) << enclave.told;
