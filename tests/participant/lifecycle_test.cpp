@@ -22,7 +22,7 @@ struct Lifecycle : NodeTest {
     co_await coordinator.order(run);
   }
   /// The state of the i-th data owner in every receipt of the coordinator's, first to last.
-  std::vector<MemberState> states(std::size_t i) const {
+  std::vector<MemberState> states(std::uint32_t i) const {
     std::vector<MemberState> out;
     for (const auto& r : coordinator.records)
       out.push_back(SignedReceipt::parse(base::view(r.receipt()))->receipt.members[i].state);
