@@ -311,6 +311,7 @@ TEST_F(Renewing, ARenewalWithoutAGrantInForceIsTriedOnANewLink) {
   int connection = 0;
   peers.play_enclave = [&](channel::ConnectionPtr link) -> awaitable<void> {
     if (++connection > 1) {
+      peers.refusal_again.reset();  // granted again
       co_await good_enclave(link);
     } else {
       co_await take_order(link);
