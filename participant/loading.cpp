@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <fmt/format.h>
 
+#include "aggregation/model.hpp"
 #include "base/file.hpp"
 #include "participant/node_loaded.hpp"
 
@@ -95,15 +96,19 @@ Result<Node::Loaded> Node::Loaded::load(const Config& config, std::shared_ptr<co
     return adopted.error();
   auto updates = UpdateStore::open((std::filesystem::path(config.ledger_folder) / "updates").string());
   if (!updates) return updates.error();
+  auto model = ModelFile::open((std::filesystem::path(config.ledger_folder) / "models").string(),
+                               aggregation::model_length(formats->at("train").schema));
+  if (!model) return model.error();
   auto files = RunFiles::open(config.ledger_folder);
   if (!files) return files.error();
   auto withdrawal = load_withdrawal(config.ledger_folder, *charter);
   if (!withdrawal) return withdrawal.error();
-  return Loaded{std::move(clock),   std::make_shared<const attest::Charter>(std::move(*charter)),
-                std::move(*tls),    std::move(*witness),
-                std::move(*ledger), std::move(*updates),
-                std::move(*files),  std::move(*formats),
-                *trainer,           std::move(*withdrawal)};
+  return Loaded{std::move(clock),      std::make_shared<const attest::Charter>(std::move(*charter)),
+                std::move(*tls),       std::move(*witness),
+                std::move(*ledger),    std::move(*updates),
+                std::move(*model),     std::move(*files),
+                std::move(*formats),   *trainer,
+                std::move(*withdrawal)};
 }
 
 }  // namespace cloister::participant

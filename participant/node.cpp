@@ -63,9 +63,12 @@ Node::Node(NodeOptions options, Loaded loaded, asio::any_io_executor executor, s
                         .refused_pause = options_.refused_pause},
             inbox_, log_),
       withdrawal_(std::move(loaded.withdrawal)),
+      model_(std::move(loaded.model)),
       quiet_(executor, steady_clock::time_point::max()) {}
 
-Node::~Node() = default;
+Node::~Node() {
+  worker_.join();
+}
 
 Result<std::unique_ptr<Node>> Node::open(NodeOptions options, asio::any_io_executor executor,
                                          std::shared_ptr<base::Log> log) {
@@ -387,24 +390,28 @@ awaitable<void> Node::on_data(View bytes) {
     co_return;
   }
   incoming_->left -= bytes.size();
-  const bool wanted = incoming_->digest == model_.digest;  // else the machine wants another by now: swallowed
-  if (wanted) model_.bytes->insert(model_.bytes->end(), bytes.begin(), bytes.end());
+  const bool wanted = incoming_->digest == model_.digest();  // else the machine wants another by now: swallowed
+  if (wanted) {
+    if (auto written = model_.append(bytes); !written) {
+      co_await give_up(written.error(), 0);
+      co_return;
+    }
+  }
   if (incoming_->left > 0) co_return;
   incoming_.reset();
   if (!wanted || !machine_) co_return;
-  const bool holds = model_.whole() && base::sha256(*model_.bytes) == model_.digest;
-  log_->event("downloaded",
-              holds ? fmt::format("model of {} received", base::size_text(model_.length))
-                    : "the model that came has another digest",
-              {{"bytes", model_.length}, {"model", base::digest_text(model_.digest)}});
-  const base::Sha256 digest = model_.digest;
-  if (!holds) model_ = Model{};
-  Steps steps;  // not one expression: GCC 12 destroys the temporaries of a conditional twice when it is awaited
-  if (holds)
-    steps = machine_->model_ready(digest);
-  else
-    steps = machine_->model_broken(digest);
+  Steps steps = model_arrived();
   co_await perform(std::move(steps));
+}
+
+Node::Steps Node::model_arrived() {
+  const base::Sha256 digest = model_.digest();
+  const bool holds = model_.holds();
+  log_->event("downloaded",
+              holds ? fmt::format("model of {} received", base::size_text(model_.length()))
+                    : "the model that came has another digest",
+              {{"bytes", model_.length()}, {"model", base::digest_text(digest)}});
+  return holds ? machine_->model_ready(digest) : machine_->model_broken(digest);
 }
 
 // --- Runs and tasks
@@ -462,7 +469,7 @@ awaitable<void> Node::ensure_trainer(const attest::Settings& settings) {
   o.owner = c.owner;
   o.manifest = charter_->manifest.text;
   o.settings = settings;
-  o.model_capacity = aggregation::model_length(formats_.at("train").schema);
+  o.model_file = model_.path();
   for (const auto& [task, format] : formats_)
     o.update_capacity = std::max<std::size_t>(o.update_capacity, format.schema.bytes());
   try {
@@ -477,7 +484,6 @@ awaitable<void> Node::ensure_trainer(const attest::Settings& settings) {
 }
 
 awaitable<void> Node::task(std::uint64_t number, round::RunTask asked) {
-  const std::shared_ptr<Bytes> model = asked.model ? model_.bytes : std::make_shared<Bytes>();
   const std::uint32_t n = asked.offered.round;
   try {
     co_await ensure_trainer(asked.offered.settings);  // it may have been stopped with an earlier task
@@ -486,7 +492,7 @@ awaitable<void> Node::task(std::uint64_t number, round::RunTask asked) {
     TaskRequest request;
     request.task = asked.offered.task;
     request.round = n;
-    request.model = *model;
+    request.model_bytes = asked.model ? model_.length() : 0;
     request.statistics = asked.statistics;
     const auto deadline = steady_clock::now() + asked.offered.deadline;
     TaskAnswer answer = co_await trainer->run(request, deadline);
@@ -500,20 +506,32 @@ awaitable<void> Node::on(TaskDone& done) {
   if (done.task != task_ || !machine_ || machine_->finished()) co_return;
   const std::string kind = task_kind_;
   const auto minimum = minimum_count(kind, charter_->manifest, *charter_->policy(options_.config.owner)->data());
-  Result<Bytes> update = apply_minimum_count(kind, formats_.at(kind), minimum, done.answer.update);
-  if (!update) {
-    trainer_.reset();
-    const std::string reason = update.error().text();
-    co_await perform(machine_->task_failed(done.round, reason));
+  const std::shared_ptr<Trainer> owner = trainer_;  // of the answer's memory
+  View update = done.answer.update;
+  Bytes checked;
+  if (minimum > 0) {
+    const Bytes copy = base::copy(update);  // the child may write its memory while the counts are looked at
+    Result<Bytes> counted = apply_minimum_count(kind, formats_.at(kind), minimum, copy);
+    if (!counted) {
+      trainer_.reset();
+      const std::string reason = counted.error().text();
+      co_await perform(machine_->task_failed(done.round, reason));
+      co_return;
+    }
+    checked = std::move(*counted);
+    update = checked;
+  }
+  const Result<StoredUpdate> stored = co_await put_aside(round_id(done.round), update, done.answer.weight);
+  if (!stored) {
+    co_await give_up(stored.error(), done.round);
     co_return;
   }
-  answer_ = TaskAnswer{std::move(*update), done.answer.weight};
+  answer_ = *stored;
   log_->event("task_done",
               fmt::format("run {} round {}: {} done, {} to send", machine_->run(), done.round, kind,
-                          base::size_text(answer_->update.size())),
-              {{"run", machine_->run()}, {"round", done.round}, {"task", kind}, {"bytes", answer_->update.size()}});
-  const base::Sha256 digest = base::sha256(answer_->update);
-  co_await perform(machine_->task_done(done.round, digest, answer_->update.size(), answer_->weight));
+                          base::size_text(stored->length)),
+              {{"run", machine_->run()}, {"round", done.round}, {"task", kind}, {"bytes", stored->length}});
+  co_await perform(machine_->task_done(done.round, stored->digest, stored->length, stored->weight));
 }
 
 awaitable<void> Node::on(TaskFailed& failed) {

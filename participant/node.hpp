@@ -6,6 +6,7 @@
 
 #include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/thread_pool.hpp>
 #include <exception>
 #include <map>
 #include <memory>
@@ -18,6 +19,7 @@
 #include "participant/formats.hpp"
 #include "participant/gate.hpp"
 #include "participant/link.hpp"
+#include "participant/model_file.hpp"
 #include "participant/run_files.hpp"
 #include "participant/store.hpp"
 #include "participant/withdrawal.hpp"
@@ -95,8 +97,10 @@ class Node {
   Result<void> store(const protocols::round::StoreUpdate& step);
   Result<void> sign(const protocols::round::SignReceipt& step);
   Result<void> keep(const protocols::round::Keep& step);
-  Steps need_model(const protocols::round::NeedModel& step);
+  Result<Steps> need_model(const protocols::round::NeedModel& step);
+  Steps model_arrived();
   boost::asio::awaitable<Steps> send_update(const protocols::round::SendUpdate& step);
+  boost::asio::awaitable<Result<StoredUpdate>> put_aside(RoundId id, View update, std::uint64_t weight);
   void run_task(const protocols::round::RunTask& step);
   void stop_task();
   void end_run(const protocols::round::Ended& step);
@@ -128,12 +132,7 @@ class Node {
   std::optional<StoredWithdrawal> withdrawal_;
   bool clock_off_ = false;  ///< said once
 
-  struct Model {
-    base::Sha256 digest{};
-    std::shared_ptr<Bytes> bytes = std::make_shared<Bytes>();
-    std::uint64_t length = 0;
-    bool whole() const { return length > 0 && bytes->size() == length; }
-  } model_;
+  ModelFile model_;
   struct Incoming {
     base::Sha256 digest{};
     std::uint64_t left = 0;
@@ -144,9 +143,9 @@ class Node {
   std::shared_ptr<Trainer> trainer_;
   std::optional<std::uint64_t> trainer_run_;  ///< whose settings it was started with
   std::string trainer_failure_;
-  std::uint64_t task_ = 0;            ///< number of the task under way, or of the last one
-  std::string task_kind_;             ///< of it
-  std::optional<TaskAnswer> answer_;  ///< waits to be stored
+  std::uint64_t task_ = 0;              ///< number of the task under way, or of the last one
+  std::string task_kind_;               ///< of it
+  std::optional<StoredUpdate> answer_;  ///< in the store, not yet recorded
   struct Timer {
     std::uint64_t setting = 0;
     std::unique_ptr<boost::asio::steady_timer> timer;
@@ -161,7 +160,8 @@ class Node {
   std::unique_ptr<boost::asio::posix::stream_descriptor> watch_;
   int children_ = 0;  ///< coroutines of ours that still run
   std::exception_ptr failure_;
-  boost::asio::steady_timer quiet_;  ///< cancelled when one of them ends
+  boost::asio::steady_timer quiet_;     ///< cancelled when one of them ends
+  boost::asio::thread_pool worker_{1};  ///< for passes over a whole update
 };
 
 }  // namespace cloister::participant

@@ -11,6 +11,7 @@ struct Node::Loaded {
   base::PrivateKey tls, witness;
   std::unique_ptr<Ledger> ledger;
   UpdateStore updates;
+  ModelFile model;
   RunFiles files;
   Formats formats;
   base::Sha256 trainer{};

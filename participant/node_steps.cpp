@@ -1,5 +1,7 @@
 // What the round's machine wants done, step by step in its order. A step that must be durable is on disk before the
 // next begins.
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/use_awaitable.hpp>
 #include <deque>
 #include <fmt/format.h>
 
@@ -16,9 +18,23 @@ using std::chrono::steady_clock;
 
 namespace {
 
+constexpr std::size_t upload_block = 256 << 10;
+
 template <class T>
 const T* as(const round::ParticipantStep& step) {
   return std::get_if<T>(&step);
+}
+
+awaitable<void> send_stored(protocols::channel::Connection& to, const StoredBytes& update, std::uint64_t offset,
+                            std::uint64_t length) {
+  Bytes piece(std::min<std::uint64_t>(upload_block, length));
+  while (length > 0) {
+    const std::span<std::uint8_t> part(piece.data(), std::min<std::uint64_t>(piece.size(), length));
+    if (auto read = update.read(offset, part); !read) throw Exception(read.error());
+    co_await to.send_data(part);
+    offset += part.size();
+    length -= part.size();
+  }
 }
 
 }  // namespace
@@ -61,7 +77,11 @@ awaitable<void> Node::perform(Steps steps) {
       durable = keep(*kept);
       number = kept->round;
     } else if (const auto* need = as<round::NeedModel>(step)) {
-      more = need_model(*need);
+      auto answered = need_model(*need);
+      if (answered)
+        more = std::move(*answered);
+      else
+        durable = answered.error();
     } else if (const auto* update = as<round::SendUpdate>(step)) {
       more = co_await send_update(*update);
     } else {
@@ -115,9 +135,7 @@ Result<void> Node::charge(const round::Charge& step) {
 Result<void> Node::store(const round::StoreUpdate& step) {
   if (!answer_) return base::unavailable("node", "no update to store");
   const RoundId id = round_id(step.round);
-  const Result<StoredUpdate> stored = updates_.put(id, answer_->update, answer_->weight);
-  answer_.reset();
-  if (!stored) return stored.error();
+  const std::optional<StoredUpdate> stored = std::exchange(answer_, std::nullopt);
   if (stored->digest != step.digest || stored->length != step.length)
     return base::untrusted("node", "the update that was stored is not the one that is about to be announced");
   if (auto recorded = ledger_->record_update(id, *stored); !recorded) return recorded;
@@ -193,12 +211,26 @@ awaitable<void> Node::decline(Error error, std::uint32_t number) {
 // --- Model and update
 // ----------------------------------------------------------------------------------------------------------
 
-Node::Steps Node::need_model(const round::NeedModel& step) {
-  // The charter's schema says how long a model is: no other length is worth the memory.
+Result<Node::Steps> Node::need_model(const round::NeedModel& step) {
+  // The charter's schema says how long a model is: no other length is worth the room.
   if (step.length != aggregation::model_length(formats_.at("train").schema)) return machine_->model_broken(step.digest);
-  if (model_.digest == step.digest && model_.whole()) return machine_->model_ready(step.digest);
-  if (model_.digest != step.digest) model_ = Model{step.digest, std::make_shared<Bytes>(), step.length};
-  return machine_->fetch(step.digest, model_.bytes->size());
+  if (auto wanted = model_.want(step.digest, step.length); !wanted) return wanted.error();
+  if (model_.holds()) return machine_->model_ready(step.digest);
+  if (model_.received() == step.length) {
+    if (auto again = model_.restart(); !again) return again.error();
+  }
+  return machine_->fetch(step.digest, model_.received());
+}
+
+// What the trainer wrote becomes this node's own on another thread, so that the connection is served meanwhile.
+awaitable<Result<StoredUpdate>> Node::put_aside(RoundId id, View update, std::uint64_t weight) {
+  // A coroutine of its own for the pool: everything that it refers to outlives it, since it is awaited here.
+  auto work = [](UpdateStore& store, RoundId of, View bytes,
+                 std::uint64_t w) -> awaitable<std::optional<Result<StoredUpdate>>> {
+    co_return store.put(of, bytes, w);
+  };
+  auto stored = co_await asio::co_spawn(worker_, work(updates_, id, update, weight), asio::use_awaitable);
+  co_return std::move(*stored);
 }
 
 awaitable<Node::Steps> Node::send_update(const round::SendUpdate& step) {
@@ -209,9 +241,9 @@ awaitable<Node::Steps> Node::send_update(const round::SendUpdate& step) {
   if (!connection_) co_return Steps{};
   const protocols::channel::ConnectionPtr connection = connection_;
   try {
-    const View rest = View(*update).subspan(step.offset, step.length);
     const auto deadline = steady_clock::now() + charter_->manifest.round_deadline;
-    co_await with_deadline(connection->send_data(rest), deadline, "the aggregator taking an update");
+    co_await with_deadline(send_stored(*connection, *update, step.offset, step.length), deadline,
+                           "the aggregator taking an update");
     log_->event("uploaded", fmt::format("run {} round {}: {} sent", id.run, id.round, base::size_text(step.length)),
                 {{"run", id.run}, {"round", id.round}, {"bytes", step.length}, {"offset", step.offset}});
   } catch (const Exception&) {

@@ -8,13 +8,9 @@
 #include <unistd.h>
 #include <utility>
 
-#ifndef F_SEAL_FUTURE_WRITE
-#define F_SEAL_FUTURE_WRITE 0x0010  // Linux 5.1: this mapping goes on writing, no new one can
-#endif
-
 namespace cloister::participant {
 
-Result<SharedMemory> SharedMemory::make(std::size_t capacity, bool read_only) {
+Result<SharedMemory> SharedMemory::make(std::size_t capacity) {
   const auto failed = [&](std::string_view step) {
     return base::unavailable(
         "trainer", fmt::format("cannot {} {} bytes of shared memory: {}", step, capacity, std::strerror(errno)));
@@ -26,8 +22,7 @@ Result<SharedMemory> SharedMemory::make(std::size_t capacity, bool read_only) {
   void* data = ::mmap(nullptr, capacity, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (data == MAP_FAILED) return failed("map");
   out.data_ = static_cast<std::uint8_t*>(data);
-  if (::fcntl(fd, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK | (read_only ? F_SEAL_FUTURE_WRITE : 0)) != 0 ||
-      ::fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL) != 0)
+  if (::fcntl(fd, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK) != 0 || ::fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL) != 0)
     return failed("seal");
   return out;
 }

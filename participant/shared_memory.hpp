@@ -1,6 +1,6 @@
 #pragma once
 // Memory that node and trainer both map: a memfd of fixed size (sealed, so that neither can cut it off under the
-// other).
+// other). Either may write it at any time.
 
 #include <string>
 
@@ -10,8 +10,7 @@ namespace cloister::participant {
 
 class SharedMemory {
  public:
-  /// `read_only`: whoever gets the descriptor may map it for reading only; this object writes all the same.
-  static Result<SharedMemory> make(std::size_t capacity, bool read_only);
+  static Result<SharedMemory> make(std::size_t capacity);
   SharedMemory(SharedMemory&& other) noexcept;
   SharedMemory& operator=(SharedMemory&& other) noexcept;
   ~SharedMemory();

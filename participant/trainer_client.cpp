@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/deadline.hpp"
@@ -57,15 +58,18 @@ std::string first_line(const TrainerOptions& o) {
 }
 
 std::string task_line(const TaskRequest& request) {
-  json line{{"task", request.task}, {"round", request.round}, {"model_bytes", request.model.size()}};
+  json line{{"task", request.task}, {"round", request.round}, {"model_bytes", request.model_bytes}};
   if (!request.statistics.empty()) line["statistics"] = base::base64(request.statistics);
   return line.dump() + "\n";
 }
 
 }  // namespace
 
-Trainer::Trainer(Socket socket, SandboxedChild child, SharedMemory model, SharedMemory update)
-    : socket_(std::move(socket)), child_(std::move(child)), model_(std::move(model)), update_(std::move(update)) {}
+Trainer::Trainer(Socket socket, SandboxedChild child, std::uint64_t model_capacity, SharedMemory update)
+    : socket_(std::move(socket)),
+      child_(std::move(child)),
+      model_capacity_(model_capacity),
+      update_(std::move(update)) {}
 
 asio::awaitable<std::shared_ptr<Trainer>> Trainer::start(TrainerOptions options, Deadline deadline,
                                                          std::shared_ptr<base::Log> log) {
@@ -73,22 +77,27 @@ asio::awaitable<std::shared_ptr<Trainer>> Trainer::start(TrainerOptions options,
   if (data.fd < 0)
     throw Exception(
         base::unavailable(options.data_file, fmt::format("cannot open the data: {}", std::strerror(errno))));
-  Result<SharedMemory> model = SharedMemory::make(std::max<std::size_t>(options.model_capacity, 1), true);
-  Result<SharedMemory> update = SharedMemory::make(std::max<std::size_t>(options.update_capacity, 1), false);
+  // Open for reading: whoever gets this descriptor can neither write the file nor map it for writing.
+  const Opened model{::open(options.model_file.c_str(), O_RDONLY | O_CLOEXEC)};
+  struct stat model_info {};
+  if (model.fd < 0 || ::fstat(model.fd, &model_info) != 0)
+    throw Exception(
+        base::unavailable(options.model_file, fmt::format("cannot open the model: {}", std::strerror(errno))));
+  Result<SharedMemory> update = SharedMemory::make(std::max<std::size_t>(options.update_capacity, 1));
   int pair[2];
   if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
     throw failure(fmt::format("no socket pair: {}", std::strerror(errno)));
   Socket socket(co_await asio::this_coro::executor, asio::local::stream_protocol(), pair[0]);
   Opened theirs{pair[1]};
-  options.sandbox.descriptors = {{theirs.fd, 3}, {data.fd, 4}, {model.value().fd(), 5}, {update.value().fd(), 6}};
+  options.sandbox.descriptors = {{theirs.fd, 3}, {data.fd, 4}, {model.fd, 5}, {update.value().fd(), 6}};
   options.sandbox.limits.file_size = std::max<std::uint64_t>(options.sandbox.limits.file_size, options.update_capacity);
   Result<SandboxedChild> child = SandboxedChild::start(options.sandbox);
   if (!child) throw Exception(child.error());
   theirs.close();  // else the child's end would outlive it, and its death look like silence
   log->event("sandbox", "the trainer runs in its sandbox: " + summary(child->guarantees()),
              {{"program", options.sandbox.program}, {"guarantees", summary(child->guarantees())}});
-  std::shared_ptr<Trainer> trainer(
-      new Trainer(std::move(socket), std::move(*child), std::move(*model), std::move(*update)));
+  std::shared_ptr<Trainer> trainer(new Trainer(std::move(socket), std::move(*child),
+                                               static_cast<std::uint64_t>(model_info.st_size), std::move(*update)));
   const json answer =
       parse_answer(co_await trainer->ask(first_line(options), deadline, "its first line"), "its first line");
   if (number(answer, "contract") != contract)
@@ -131,9 +140,8 @@ asio::awaitable<std::string> Trainer::ask(std::string line, Deadline deadline, s
 }
 
 asio::awaitable<TaskAnswer> Trainer::run(TaskRequest request, Deadline deadline) {
-  if (request.model.size() > model_.capacity())
-    throw failure(fmt::format("a model of {} bytes; the charter's has {}", request.model.size(), model_.capacity()));
-  std::copy(request.model.begin(), request.model.end(), model_.data());
+  if (request.model_bytes > model_capacity_)
+    throw failure(fmt::format("a model of {} bytes; the charter's has {}", request.model_bytes, model_capacity_));
   std::string line = task_line(request);
   const std::string what = fmt::format("the {} task of round {}", request.task, request.round);
   const std::string said = co_await ask(std::move(line), deadline, what);
@@ -146,7 +154,7 @@ asio::awaitable<TaskAnswer> Trainer::run(TaskRequest request, Deadline deadline)
   const std::uint64_t wanted = request.task == "train" ? records_.train : 1;
   if (weight != wanted)
     throw failure(fmt::format("{}: wanted the weight that it announced at its start, found another", what));
-  co_return TaskAnswer{Bytes(update_.data(), update_.data() + bytes), weight};
+  co_return TaskAnswer{View(update_.data(), bytes), weight};
 }
 
 void Trainer::stop() noexcept {

@@ -1,8 +1,7 @@
 #pragma once
 // The node's side of the trainer contract, version 1 (participant/trainer/README.md): one child per run, in the
-// sandbox, with the data read-only, the model in memory that it cannot write, its update in memory of fixed size, and a
-// line of JSON per task. Failures throw Exception{unavailable} that say what the child did wrong and how it ended; they
-// never quote data.
+// sandbox, with data and model read-only, its update in memory of fixed size, and a line of JSON per task. Failures
+// throw Exception{unavailable} that say what the child did wrong and how it ended; they never quote data.
 
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
@@ -25,19 +24,19 @@ struct TrainerOptions {
   std::string owner;
   std::string manifest;             ///< TOML
   attest::Settings settings;        ///< complete
-  std::size_t model_capacity = 0;   ///< bytes of a model file
+  std::string model_file;           ///< the model of a task stands at its start (model_file.hpp)
   std::size_t update_capacity = 0;  ///< bytes of the largest update
 };
 
 struct TaskRequest {
   std::string task;
   std::uint32_t round = 0;
-  View model;       ///< the model file; empty for statistics
-  View statistics;  ///< in force; empty before they exist
+  std::uint64_t model_bytes = 0;  ///< of the model at the start of the model's file; 0 for statistics
+  View statistics;                ///< in force; empty before they exist
 };
 
 struct TaskAnswer {
-  Bytes update;
+  View update;  ///< in memory that the child may still write: copy, then look. Until the trainer ends.
   std::uint64_t weight = 1;
 };
 
@@ -63,13 +62,14 @@ class Trainer {
 
  private:
   using Socket = boost::asio::local::stream_protocol::socket;
-  Trainer(Socket socket, SandboxedChild child, SharedMemory model, SharedMemory update);
+  Trainer(Socket socket, SandboxedChild child, std::uint64_t model_capacity, SharedMemory update);
   boost::asio::awaitable<std::string> ask(std::string line, Deadline deadline, std::string what);
   boost::asio::awaitable<std::string> exchange(std::string line);
 
   Socket socket_;
   SandboxedChild child_;
-  SharedMemory model_, update_;
+  std::uint64_t model_capacity_;
+  SharedMemory update_;
   TrainerRecords records_;
   std::string unread_;
 };

@@ -96,7 +96,8 @@ struct RunTask {
 struct StopTask {
   std::uint32_t round = 0;
 };
-/// *Durable*: the update's bytes, then the record.
+/// The update's bytes, so that the process's end does not take them; then, *durable*, the record. Bytes that a power cut
+/// took are answered with update_lost().
 struct StoreUpdate {
   std::uint32_t round = 0;
   base::Sha256 digest{};

@@ -298,28 +298,5 @@ TEST_F(LedgerTest, TheListingSaysWhatWasSpent) {
   EXPECT_THAT(state.json(), HasSubstr("\"task\":\"train\""));
 }
 
-struct StoreTest : ::testing::Test {
-  Temporary folder;
-  UpdateStore store = *UpdateStore::open(folder / "updates");
-};
-
-TEST_F(StoreTest, GivesBackTheBytesThatWereRecordedOrSaysThatTheyAreOthers) {
-  const Bytes update = base::copy(base::view("an update"));
-  const StoredUpdate recorded = *store.put(round(1), update, 40);
-  EXPECT_EQ(*store.get(round(1), recorded), update);
-  ASSERT_TRUE(store.put(round(1), base::view("AN UPDATE"), 40));
-  EXPECT_THAT(store.get(round(1), recorded).error().text(), HasSubstr("found other bytes"));
-  store.remove(round(1));
-  EXPECT_EQ(store.get(round(1), recorded).error().kind, Error::Kind::unavailable);
-}
-
-TEST_F(StoreTest, ARunsUpdatesGoWithTheRunAndNoOthers) {
-  const StoredUpdate one = *store.put(round(1, 1), base::view("one"), 1);
-  const StoredUpdate eleven = *store.put(round(1, 11), base::view("eleven"), 1);
-  store.remove_run({charter, 1});
-  EXPECT_FALSE(store.get(round(1, 1), one));
-  EXPECT_TRUE(store.get(round(1, 11), eleven));
-}
-
 }  // namespace
 }  // namespace cloister::participant

@@ -38,7 +38,8 @@ struct TrainerTest : ::testing::Test {
     options.data_file = folder / "data.csv";
     options.owner = "charite";
     options.manifest = study.charter.manifest.text;
-    options.model_capacity = 64;
+    options.model_file = folder / "model";
+    base::write_file(options.model_file, Bytes(64, 0x42)).value();
     options.update_capacity = 1 << 16;
   }
 
@@ -48,7 +49,7 @@ struct TrainerTest : ::testing::Test {
 
   // Starts the trainer and gives it one task; the answer, or what failed.
   std::string run(std::vector<std::string> arguments,
-                  TaskRequest request = {.task = "train", .round = 2, .model = {}, .statistics = {}}) {
+                  TaskRequest request = {.task = "train", .round = 2, .model_bytes = 0, .statistics = {}}) {
     options.sandbox.arguments = std::move(arguments);
     std::string out;
     const auto body = [&]() -> boost::asio::awaitable<void> {
@@ -71,19 +72,17 @@ struct TrainerTest : ::testing::Test {
 
 TEST_F(TrainerTest, AnswersATaskWithTheBytesInSharedMemory) {
   EXPECT_THAT(run({}), HasSubstr("weight 20, update 0ad7233c0ad7233c"));
-  EXPECT_THAT(run({}, {.task = "statistics", .round = 1, .model = {}, .statistics = {}}),
+  EXPECT_THAT(run({}, {.task = "statistics", .round = 1, .model_bytes = 0, .statistics = {}}),
               HasSubstr("weight 1, update 0000"));
   EXPECT_THAT(base::text(*base::read_file(log_path, 1 << 20)), HasSubstr("\"event\":\"sandbox\""));
 }
 
 TEST_F(TrainerTest, ReadsTheModelAndCannotWriteIt) {
-  const Bytes model = {0x42, 0x43};
-  EXPECT_EQ(run({"model"}, {.task = "train", .round = 2, .model = model, .statistics = {}}), "weight 20, update 42");
+  EXPECT_EQ(run({"model"}, {.task = "train", .round = 2, .model_bytes = 2, .statistics = {}}), "weight 20, update 42");
 }
 
 TEST_F(TrainerTest, AModelLargerThanTheChartersIsRefused) {
-  const Bytes model(65);
-  EXPECT_THAT(run({}, {.task = "train", .round = 2, .model = model, .statistics = {}}),
+  EXPECT_THAT(run({}, {.task = "train", .round = 2, .model_bytes = 65, .statistics = {}}),
               HasSubstr("a model of 65 bytes; the charter's has 64"));
 }
 
@@ -139,7 +138,7 @@ TEST_F(TrainerTest, CanBeStoppedDuringATask) {
     boost::asio::steady_timer timer(io, 10ms);
     timer.async_wait([&](auto) { trainer->stop(); });
     const TaskRequest request{
-        .task = "train", .round = 2, .model = {}, .statistics = {}};  // GCC 12 destroys such a temporary twice
+        .task = "train", .round = 2, .model_bytes = 0, .statistics = {}};  // GCC 12 destroys such a temporary twice
     co_await trainer->run(request, soon());
   };
   boost::asio::co_spawn(io, body(), [&](std::exception_ptr e) { out = e ? "failed" : "done"; });

@@ -48,7 +48,8 @@ TEST(SandboxedTrainer, TrainsAndEvaluatesWithNothingButItsDescriptors) {
   options.owner = "charite";
   options.manifest = testing::study().manifest;
   options.settings = attest::complete_settings(manifest, {}).value();
-  options.model_capacity = model.size();
+  options.model_file = folder / "model";
+  base::write_file(options.model_file, model).value();
   options.update_capacity = 1 << 20;
 
   boost::asio::io_context io;
@@ -56,7 +57,7 @@ TEST(SandboxedTrainer, TrainsAndEvaluatesWithNothingButItsDescriptors) {
   const auto trainer = run(io, Trainer::start(options, deadline(), log));
   EXPECT_EQ(trainer->records().all, 120u);
 
-  const auto counted = run(io, trainer->run({"statistics", 1, {}, {}}, deadline()));
+  const auto counted = run(io, trainer->run({"statistics", 1, 0, {}}, deadline()));
   const auto plan =
       aggregation::StatisticsPlan::make(data::Declaration::of(manifest).statistic_columns(), manifest.statistics_kinds)
           .value();
@@ -67,14 +68,15 @@ TEST(SandboxedTrainer, TrainsAndEvaluatesWithNothingButItsDescriptors) {
   sum.add(std::move(slot).complete(base::sha256(counted.update)).value(), 1).value();
   const Bytes statistics = aggregation::Statistics::from(plan, std::move(sum).report().value(), 1).serialize();
 
-  const auto trained = run(io, trainer->run({"train", 2, model, statistics}, deadline()));
+  const auto trained = run(io, trainer->run({"train", 2, model.size(), statistics}, deadline()));
   EXPECT_EQ(trained.weight, trainer->records().train);
-  EXPECT_GT(testing::floats(trained.update)[0], 0);
+  EXPECT_GT(testing::floats(base::copy(trained.update))[0], 0);
   // What the sandbox takes away changes no bit: the same task outside of it.
   const auto outside = Learner::make(manifest, {}, csv, "data").value();
-  EXPECT_EQ(outside.train(2, aggregation::Statistics::parse(statistics).value(), model).value().bytes, trained.update);
+  EXPECT_EQ(outside.train(2, aggregation::Statistics::parse(statistics).value(), model).value().bytes,
+            base::copy(trained.update));
 
-  const auto evaluated = run(io, trainer->run({"evaluate", 3, model, statistics}, deadline()));
+  const auto evaluated = run(io, trainer->run({"evaluate", 3, model.size(), statistics}, deadline()));
   EXPECT_EQ(evaluated.update.size(), 8 * (1 + 2 * 1000u));
 }
 
