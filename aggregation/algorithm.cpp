@@ -15,11 +15,11 @@ namespace {
 class FedAvg final : public ServerOptimizer {
  public:
   explicit FedAvg(const Settings& settings) : eta_(settings.at("server_learning_rate")) {}
-  void step(std::size_t, std::span<float> model, std::span<const double> mean_delta) override {
+  void step(std::size_t, std::uint64_t, std::span<float> model, std::span<const double> mean_delta) override {
     for (std::size_t i = 0; i < model.size(); ++i)
       model[i] = static_cast<float>(static_cast<double>(model[i]) + eta_ * mean_delta[i]);
   }
-  Bytes state() const override { return {}; }
+  std::optional<base::Sha256> state() const override { return std::nullopt; }
 
  private:
   double eta_;
@@ -40,8 +40,9 @@ class FedAdam final : public ServerOptimizer {
     }
   }
 
-  void step(std::size_t tensor, std::span<float> model, std::span<const double> mean_delta) override {
-    std::vector<float>&m = m_[tensor], &v = v_[tensor];
+  void step(std::size_t tensor, std::uint64_t from, std::span<float> model,
+            std::span<const double> mean_delta) override {
+    float *m = m_[tensor].data() + from, *v = v_[tensor].data() + from;
     for (std::size_t i = 0; i < model.size(); ++i) {
       const double delta = mean_delta[i];
       // m_t = beta1 m_{t-1} + (1 - beta1) Delta_t
@@ -55,13 +56,13 @@ class FedAdam final : public ServerOptimizer {
     }
   }
 
-  Bytes state() const override {
-    base::Writer w;
-    w.field("cloister fedadam state 1");
+  std::optional<base::Sha256> state() const override {
+    base::Hasher hasher;
+    hasher.add(base::Writer().field("cloister fedadam state 1").bytes());
     for (const auto* moments : {&m_, &v_})
       for (const std::vector<float>& values : *moments)
-        w.raw({reinterpret_cast<const std::uint8_t*>(values.data()), values.size() * sizeof(float)});
-    return std::move(w).bytes();
+        hasher.add({reinterpret_cast<const std::uint8_t*>(values.data()), values.size() * sizeof(float)});
+    return std::move(hasher).finish();
   }
 
  private:
@@ -127,23 +128,32 @@ Result<Settings> check_settings(const Algorithm& algorithm, const Settings& sett
   return out;
 }
 
-Result<void> apply(ServerOptimizer& optimizer, const Report& report, Model& model) {
-  if (!(report.schema() == model.schema)) std::abort();
-  std::vector<float> next = model.values;
-  for (std::size_t t = 0; t < model.schema.tensors().size(); ++t) {
-    const std::span<float> values(next.data() + model.schema.offset(t) / sizeof(float), model.tensor(t).size());
-    optimizer.step(t, values, report.mean(t));
-    for (std::size_t i = 0; i < values.size(); ++i)
-      if (!std::isfinite(values[i]))
-        return base::malformed("model", fmt::format("tensor \"{}\", element {}: the step left the finite numbers",
-                                                    model.schema.tensors()[t].name, i));
-  }
-  model.values = std::move(next);
-  return {};
-}
-
-base::Sha256 state_digest(const ServerOptimizer& optimizer) {
-  return base::sha256(optimizer.state());
+Result<void> apply(ServerOptimizer& optimizer, Sum&& sum, const ModelFile& model, ModelFile& next) {
+  const auto schema = sum.format();
+  if (!(schema->schema == model.schema()) || !(next.schema() == model.schema())) std::abort();
+  constexpr float most = std::numeric_limits<float>::max();
+  const Kernels kernels = fastest_kernels();
+  SumFacts facts;
+  std::vector<double> mean;
+  std::vector<float> values;
+  next.append(next.header());
+  return std::move(sum).consume(
+      [&](const SumFacts& f) { facts = f; },
+      [&](std::size_t tensor, std::uint64_t from, std::span<const std::int64_t> integers) -> Result<void> {
+        // weight < 2^63 / ceil(R * 2^f): times a power of two it stays one rounding away from exact, at worst.
+        const double divisor = std::ldexp(static_cast<double>(facts.weight), facts.grid.tensors[tensor].fraction_bits);
+        const std::size_t n = integers.size();
+        mean.resize(n);
+        for (std::size_t i = 0; i < n; ++i) mean[i] = static_cast<double>(integers[i]) / divisor;
+        const float* before = model.values().data() + model.schema().offset(tensor) / sizeof(float) + from;
+        values.assign(before, before + n);
+        optimizer.step(tensor, from, values, mean);
+        if (const std::size_t at = kernels.first_outside(values, -most, most); at != n)
+          return base::malformed("model", fmt::format("tensor \"{}\", element {}: the step left the finite numbers",
+                                                      model.schema().tensors()[tensor].name, from + at));
+        next.append({reinterpret_cast<const std::uint8_t*>(values.data()), n * sizeof(float)});
+        return {};
+      });
 }
 
 }  // namespace cloister::aggregation

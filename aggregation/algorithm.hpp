@@ -19,12 +19,13 @@ using Settings = std::map<std::string, double>;
 class ServerOptimizer {
  public:
   virtual ~ServerOptimizer() = default;
-  /// Moves one tensor of the model along the round's mean delta (after minus before). Called once for each tensor in
-  /// order, in every train round. Float steps are IEEE + - * / sqrt, element by element, without contraction: same bits
-  /// everywhere.
-  virtual void step(std::size_t tensor, std::span<float> model, std::span<const double> mean_delta) = 0;
-  /// Everything that it carries to the next round, canonical; empty when it carries nothing.
-  virtual Bytes state() const = 0;
+  /// Moves a run of one tensor's values, from element `from` on, along the round's mean delta (after minus before).
+  /// Called for runs of every length, in order, over all tensors, in every train round. Float steps are IEEE
+  /// + - * / sqrt, element by element, without contraction: same bits everywhere.
+  virtual void step(std::size_t tensor, std::uint64_t from, std::span<float> model,
+                    std::span<const double> mean_delta) = 0;
+  /// SHA-256 of everything that it carries to the next round, canonical; nothing when it carries nothing.
+  virtual std::optional<base::Sha256> state() const = 0;
 };
 
 /// A setting that an algorithm reads: of the server, or told to the trainers.
@@ -53,11 +54,8 @@ Result<const Algorithm*> find_algorithm(std::string_view name);
 /// The algorithm's settings, defaults filled in; one outside its range is an error. Others' settings are passed over.
 Result<Settings> check_settings(const Algorithm& algorithm, const Settings& settings);
 
-/// One train round: the report becomes the next model. Refuses a step that would make a value infinite or NaN and then
-/// leaves `model` as it was; the optimizer's state is then spent.
-Result<void> apply(ServerOptimizer& optimizer, const Report& report, Model& model);
-
-/// Digest of the optimizer's state for the receipt: SHA-256 of state(), of no bytes when there is none.
-base::Sha256 state_digest(const ServerOptimizer& optimizer);
+/// One train round: the sum, which is consumed, makes `next` of `model`, block by block. Refused like Sum::report, and
+/// for a step that would make a value infinite or NaN: `next` is then of no use, and the optimizer's state is spent.
+Result<void> apply(ServerOptimizer& optimizer, Sum&& sum, const ModelFile& model, ModelFile& next);
 
 }  // namespace cloister::aggregation

@@ -4,7 +4,9 @@
 #include <cmath>
 #include <cstring>
 #include <fmt/format.h>
+#include <limits>
 
+#include "aggregation/kernels/kernels.hpp"
 #include "base/encoding.hpp"
 
 namespace cloister::aggregation {
@@ -18,13 +20,18 @@ View bytes_of(const std::vector<float>& values) {
   return {reinterpret_cast<const std::uint8_t*>(values.data()), values.size() * sizeof(float)};
 }
 
+constexpr std::size_t alignment = 64;
+
+Error not_finite(const Tensor& tensor, std::size_t element) {
+  return base::malformed("model",
+                         fmt::format("tensor \"{}\", element {}: wanted a finite number", tensor.name, element));
+}
+
 Result<void> check(const Model& model) {
   for (std::size_t t = 0; t < model.schema.tensors().size(); ++t) {
     const std::span<const float> values = model.tensor(t);
     for (std::size_t i = 0; i < values.size(); ++i)
-      if (!std::isfinite(values[i]))
-        return base::malformed("model", fmt::format("tensor \"{}\", element {}: wanted a finite number",
-                                                    model.schema.tensors()[t].name, i));
+      if (!std::isfinite(values[i])) return not_finite(model.schema.tensors()[t], i);
   }
   return {};
 }
@@ -77,6 +84,33 @@ Result<Model> parse_model(View file) {
   std::memcpy(model.values.data(), values.data(), values.size());
   if (const auto ok = check(model); !ok) return ok.error();
   return model;
+}
+
+ModelFile::ModelFile(Schema schema, std::shared_ptr<Pages> pages)
+    : schema_(std::move(schema)),
+      header_(model_header(schema_)),
+      begin_((alignment - header_.size() % alignment) % alignment),
+      memory_(begin_ + size(), std::move(pages)) {}
+
+void ModelFile::append(View bytes) {
+  if (bytes.size() > size() - have_) std::abort();
+  memory_.reach(begin_ + have_ + bytes.size());
+  std::memcpy(memory_.data() + begin_ + have_, bytes.data(), bytes.size());
+  hasher_.add(bytes);
+  have_ += bytes.size();
+  if (have_ == size()) digest_ = std::move(hasher_).finish();
+}
+
+Result<void> ModelFile::check() const {
+  if (!base::equal(bytes().first(header_.size()), header_))
+    return base::malformed("model", "wanted a file of the schema's tensors, found another");
+  constexpr float most = std::numeric_limits<float>::max();
+  for (std::size_t t = 0; t < schema_.tensors().size(); ++t) {
+    const auto tensor = values().subspan(schema_.offset(t) / sizeof(float), schema_.tensors()[t].elements());
+    if (const std::size_t at = fastest_kernels().first_outside(tensor, -most, most); at != tensor.size())
+      return not_finite(schema_.tensors()[t], at);
+  }
+  return {};
 }
 
 }  // namespace cloister::aggregation

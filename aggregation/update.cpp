@@ -60,14 +60,24 @@ std::string why(const std::uint8_t* value, Dtype dtype, const Range& range) {
 }  // namespace
 
 View CompleteUpdate::tensor(std::size_t index) const {
-  const auto* bytes = reinterpret_cast<const std::uint8_t*>(words_.get());
-  return {bytes + format_->schema.offset(index), format_->schema.tensors()[index].bytes()};
+  return {at(format_->schema.offset(index)), format_->schema.tensors()[index].bytes()};
 }
 
-StagedUpdate::StagedUpdate(std::shared_ptr<const UpdateFormat> format, Kernels kernels)
-    : format_(std::move(format)),
-      kernels_(kernels),
-      words_(std::make_unique_for_overwrite<float[]>(format_->schema.bytes() / sizeof(float))) {
+Result<void> CompleteUpdate::bring(std::uint64_t end) {
+  while (have_ < end) {
+    const auto bytes = reread_();
+    if (!bytes) return bytes.error();
+    if (bytes->empty() || bytes->size() > memory_.size() - have_)
+      return base::untrusted("update", "it does not have the length any more that was checked");
+    memory_.reach(have_ + bytes->size());
+    std::memcpy(memory_.data() + have_, bytes->data(), bytes->size());
+    have_ += bytes->size();
+  }
+  return {};
+}
+
+StagedUpdate::StagedUpdate(std::shared_ptr<const UpdateFormat> format, Kernels kernels, std::shared_ptr<Pages> pages)
+    : format_(std::move(format)), kernels_(kernels), memory_(format_->schema.bytes(), std::move(pages)) {
   if (format_->ranges.size() != format_->schema.tensors().size()) std::abort();
 }
 
@@ -83,13 +93,15 @@ Result<void> StagedUpdate::feed(View chunk) {
   while (!chunk.empty()) {
     const View part = chunk.first(std::min(block, chunk.size()));
     chunk = chunk.subspan(part.size());
-    std::memcpy(bytes() + received_, part.data(), part.size());
+    memory_.reach(received_ + part.size());
+    std::memcpy(memory_.data() + received_, part.data(), part.size());
     hasher_.add(part);
     received_ += part.size();
     if (auto ok = check_to(received_); !ok) {
       refused_ = ok.error();
       return *refused_;
     }
+    if (!keep_) memory_.give_back(checked_bytes());
   }
   return {};
 }
@@ -114,8 +126,8 @@ Result<void> StagedUpdate::check_to(std::uint64_t received) {
 Result<void> StagedUpdate::check(std::size_t tensor, std::uint64_t from, std::uint64_t to) const {
   const Tensor& t = format_->schema.tensors()[tensor];
   const Range& range = format_->ranges[tensor];
-  const float* words = words_.get() + format_->schema.offset(tensor) / sizeof(float);
-  const auto* values = reinterpret_cast<const std::uint8_t*>(words);
+  const std::uint8_t* values = memory_.data() + format_->schema.offset(tensor);
+  const auto* words = reinterpret_cast<const float*>(values);
   std::uint64_t at = to;
   switch (t.dtype) {
     case Dtype::float32:
@@ -134,6 +146,21 @@ Result<void> StagedUpdate::check(std::size_t tensor, std::uint64_t from, std::ui
                                                why(values + at * size(t.dtype), t.dtype, range)));
 }
 
+std::uint64_t StagedUpdate::checked_bytes() const {
+  if (tensor_ == format_->schema.tensors().size()) return received_;
+  return format_->schema.offset(tensor_) + element_ * size(format_->schema.tensors()[tensor_].dtype);
+}
+
+Result<CompleteUpdate> StagedUpdate::complete(const base::Sha256& announced, Reread reread) && {
+  std::shared_ptr<Pages> pages = memory_.pages();
+  auto out = std::move(*this).complete(announced);
+  if (!out) return out;
+  out->memory_ = Memory(out->format_->schema.bytes(), std::move(pages));
+  out->reread_ = std::move(reread);
+  out->have_ = 0;
+  return out;
+}
+
 Result<CompleteUpdate> StagedUpdate::complete(const base::Sha256& announced) && {
   if (refused_) return *refused_;
   if (!whole())
@@ -145,7 +172,8 @@ Result<CompleteUpdate> StagedUpdate::complete(const base::Sha256& announced) && 
     return base::untrusted("update", fmt::format("wanted the announced digest {}, found {}",
                                                  base::digest_text(announced), base::digest_text(out.digest_)));
   out.format_ = format_;
-  out.words_ = std::move(words_);
+  out.have_ = received_;
+  out.memory_ = std::move(memory_);
   return out;
 }
 

@@ -35,10 +35,10 @@ void CoordinatorFeed::record(messages::ReceiptRecord record) {
   if (link_) link_->send(messages::RECEIPT_RECORD, std::move(record));
 }
 
-void CoordinatorFeed::result(messages::Result result, std::shared_ptr<const Bytes> model) {
+void CoordinatorFeed::result(messages::Result result, std::shared_ptr<const aggregation::ModelFile> model) {
   past_->results.append(base::view(result.SerializeAsString()));
-  if (model) past_->models.append(*model);
-  send(result, std::move(model));
+  if (model) past_->models.append(model->bytes());
+  send(result, model != nullptr);
 }
 
 void CoordinatorFeed::status(messages::RunStatus status) {
@@ -81,7 +81,7 @@ Link::Series CoordinatorFeed::replay() const {
       out.type = messages::TRANSFER;
       out.length = past->models.length(model);
       out.message = std::make_shared<messages::Transfer>(header_of(*at.of, out.length));
-      out.source = [past, model](std::uint64_t offset) { return past->models.piece_at(model, offset); };
+      out.source = source_of(past, model);
       at.of = nullptr;
     } else if (at.result < results) {
       const auto result = message_at<messages::Result>(past->results, at.result++);
@@ -96,12 +96,23 @@ Link::Series CoordinatorFeed::replay() const {
   };
 }
 
-void CoordinatorFeed::send(const messages::Result& result, std::shared_ptr<const Bytes> model) {
+// From the log also while it goes on live: a coordinator that takes its time keeps no model in memory.
+Source CoordinatorFeed::source_of(std::shared_ptr<const Past> past, std::size_t model) {
+  return [past = std::move(past), model](std::uint64_t offset) -> Result<Part> {
+    auto piece = past->models.piece_at(model, offset);
+    if (!piece) return piece.error();
+    const auto held = std::make_shared<const Bytes>(std::move(*piece));
+    return Part{*held, held};
+  };
+}
+
+void CoordinatorFeed::send(const messages::Result& result, bool model) {
   if (!link_) return;
   link_->send(messages::RESULT, result);
   if (!model) return;
-  messages::Transfer header = header_of(result, model->size());
-  link_->stream(std::move(header), enclave::source_of(std::move(model)), {});
+  const std::size_t last = past_->models.size() - 1;
+  messages::Transfer header = header_of(result, past_->models.length(last));
+  link_->stream(std::move(header), source_of(past_, last), {});
 }
 
 }  // namespace cloister::enclave

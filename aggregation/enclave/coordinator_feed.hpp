@@ -19,7 +19,7 @@ class CoordinatorFeed {
 
   void record(messages::ReceiptRecord record);
   /// `model`: the file of a Result of kind "model", otherwise null.
-  void result(messages::Result result, std::shared_ptr<const Bytes> model);
+  void result(messages::Result result, std::shared_ptr<const aggregation::ModelFile> model);
   void status(messages::RunStatus status);
   void end(messages::RunEnd end);
 
@@ -34,7 +34,8 @@ class CoordinatorFeed {
     SealedLog records, results, models;
   };
   Link::Series replay() const;
-  void send(const messages::Result& result, std::shared_ptr<const Bytes> model);
+  static Source source_of(std::shared_ptr<const Past> past, std::size_t model);
+  void send(const messages::Result& result, bool model);
 
   std::optional<std::uint64_t> run_;
   std::shared_ptr<Past> past_;  ///< a replay under way may outlive its run

@@ -11,9 +11,11 @@ constexpr std::size_t stream_block = 256 << 10;  // of a transfer: small enough 
 
 }  // namespace
 
-Source source_of(std::shared_ptr<const Bytes> whole) {
-  return [whole = std::move(whole)](std::uint64_t offset) -> Result<Bytes> {
-    return base::copy(View(*whole).subspan(offset, std::min<std::size_t>(stream_block, whole->size() - offset)));
+Source source_of(std::weak_ptr<const aggregation::ModelFile> whole) {
+  return [whole = std::move(whole)](std::uint64_t offset) -> Result<Part> {
+    const auto held = whole.lock();
+    if (!held) return base::unavailable("model", "it is no longer on offer");
+    return Part{held->bytes().subspan(offset, std::min<std::uint64_t>(stream_block, held->size() - offset)), held};
   };
 }
 
@@ -94,9 +96,9 @@ awaitable<void> Link::send_item(Item item) {
   for (std::uint64_t at = item.offset; at < item.length && !closed_;) {
     const auto block = item.source(at);
     if (!block) throw Exception(block.error());
-    co_await with_deadline(connection_->send_data(*block), soon(), owner() + ": taking a part of the model");
-    at += block->size();
-    if (item.sent) item.sent(block->size());
+    co_await with_deadline(connection_->send_data(block->bytes), soon(), owner() + ": taking a part of the model");
+    at += block->bytes.size();
+    if (item.sent) item.sent(block->bytes.size());
   }
   --streams_;
 }

@@ -5,6 +5,7 @@
 #include <deque>
 #include <functional>
 
+#include "aggregation/model.hpp"
 #include "protocols/channel/channel.hpp"
 
 namespace cloister::enclave {
@@ -14,10 +15,16 @@ namespace messages = protocols::messages;
 using channel::awaitable;
 using channel::MessageType;
 
+/// A part of a transfer, and what it lies in.
+struct Part {
+  View bytes;
+  std::shared_ptr<const void> owner;
+};
 /// The bytes of a transfer from an offset on: at least one, at most data_cap of them. Asked when the link is ready for
 /// more, so that what waits costs no memory.
-using Source = std::function<Result<Bytes>(std::uint64_t offset)>;
-Source source_of(std::shared_ptr<const Bytes> whole);
+using Source = std::function<Result<Part>(std::uint64_t offset)>;
+/// Of `whole`, while anybody else holds it: a peer that takes its time does not keep a model that is past.
+Source source_of(std::weak_ptr<const aggregation::ModelFile> whole);
 
 /// Lives on the server's strand. Whoever serves the peer runs `pump` beside its reading; `close` ends both.
 class Link {
@@ -51,6 +58,8 @@ class Link {
   awaitable<void> pump();
   /// The next frame, however long it takes: liveness of a peer is the round's business.
   awaitable<channel::Frame> receive() { return connection_->receive(); }
+  /// The same into a frame whose memory is used again.
+  awaitable<void> receive(channel::Frame& into) { return connection_->receive(into); }
   /// Closes once the queue is empty.
   void finish();
   void close() noexcept;

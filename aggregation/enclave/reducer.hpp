@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "aggregation/enclave/plan.hpp"
 #include "aggregation/enclave/uploads.hpp"
@@ -14,10 +15,9 @@ namespace cloister::enclave {
 
 /// What a round came to. Whatever its task does not make stays empty.
 struct Reduced {
-  std::shared_ptr<const Bytes> model;     ///< train: the next model's file
-  base::Sha256 model_digest{};            ///< of it
-  std::optional<base::Sha256> optimizer;  ///< train, when the optimizer carries a state
-  Bytes value;                            ///< statistics, evaluate: canonical encoding
+  std::shared_ptr<const aggregation::ModelFile> model;  ///< train: the next one
+  std::optional<base::Sha256> optimizer;                ///< train, when the optimizer carries a state
+  Bytes value;                                          ///< statistics, evaluate: canonical encoding
 };
 
 class Reducer {
@@ -25,13 +25,14 @@ class Reducer {
   /// `model`: the initial model's file. Errors: its digest is not the charter's, its schema not the manifest's,
   /// settings outside what the algorithm takes.
   static Result<Reducer> make(std::shared_ptr<const Plan> plan, const attest::Manifest& manifest,
-                              const attest::Settings& settings, View model);
+                              const attest::Settings& settings, std::shared_ptr<const aggregation::ModelFile> model);
 
   /// An empty sum for a task; whatever the round before left is dropped.
   Result<void> begin(const std::string& task);
   /// Gives the update's digest once every check has passed. It does not count yet.
   Result<base::Sha256> complete(const std::string& owner, WholeUpdate update);
-  /// Adds what `complete` accepted. An error leaves the sum as it was.
+  /// Adds what `complete` accepted, or, while memory for words is not there yet, holds it back until it is. An error
+  /// leaves the sum as it was, unless a sealed file was lost half-way: then nothing comes of it any more.
   Result<void> add(const std::string& owner, std::uint64_t weight);
   void drop(const std::string& owner) { complete_.erase(owner); }
   Result<Reduced> reduce(const std::string& task);
@@ -43,15 +44,20 @@ class Reducer {
   struct Complete {
     aggregation::CompleteUpdate update;
     WholeUpdate lease;
+    std::uint64_t weight = 1;
   };
-  Result<Reduced> train(const aggregation::Report& report);
+  Result<void> add(Complete complete);
+  Result<void> add_waiting();
+  Result<Reduced> train();
 
   std::shared_ptr<const Plan> plan_;
   aggregation::Kernels kernels_ = aggregation::fastest_kernels();
   std::unique_ptr<aggregation::ServerOptimizer> optimizer_;
-  std::unique_ptr<aggregation::Model> model_;
+  std::shared_ptr<const aggregation::ModelFile> model_;
   std::optional<aggregation::Sum> sum_;
   std::map<std::string, Complete> complete_;
+  std::vector<Complete> waiting_;      ///< in sealed files, until the sum has its words
+  std::vector<WholeUpdate> in_words_;  ///< the sum's words stand in the memory of two slots
 };
 
 }  // namespace cloister::enclave

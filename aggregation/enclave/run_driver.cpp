@@ -19,6 +19,10 @@ constexpr std::uint64_t small_updates = 64 << 20;
 // sends them by the hundred KiB, and a few short ones where a cut link resumes.
 constexpr std::uint64_t spare_frames = 1024, bytes_per_frame = 1024;
 
+// From here on an update stands in memory only where that leaves the aggregator at three models.
+constexpr std::uint64_t large_update = 256 << 20;
+constexpr std::size_t slots_of_large = 2;
+
 // What an error of the staging means to people. The engine names tensor, element and check, never a value.
 attest::Finding finding_of(const Error& error) {
   constexpr std::string_view wanted = "wanted ", found = ", found ";
@@ -47,7 +51,7 @@ RunDriver::RunDriver(RunContext context, round::Aggregator machine, Reducer redu
 
 RunDriver::~RunDriver() = default;
 
-Result<std::shared_ptr<RunDriver>> RunDriver::create(RunContext context, attest::RunOrder order, View model,
+Result<std::shared_ptr<RunDriver>> RunDriver::create(RunContext context, attest::RunOrder order, ModelPtr model,
                                                      std::vector<Bytes> withdrawals) {
   const Instance& instance = *context.instance;
   const auto settings = attest::complete_settings(instance.charter->manifest, order.settings);
@@ -62,13 +66,12 @@ Result<std::shared_ptr<RunDriver>> RunDriver::create(RunContext context, attest:
                                             .simulated = instance.claims.simulated,
                                             .kernel_set = std::string(reducer->kernel_set()),
                                             .shapes = context.plan->shapes(),
-                                            .model_length = model.size(),
+                                            .model_length = model->size(),
                                             .withdrawals = std::move(withdrawals),
                                             .history = std::make_shared<SealedHistory>()});
   if (!machine) return machine.error();
   std::shared_ptr<RunDriver> driver(new RunDriver(std::move(context), std::move(*machine), std::move(*reducer)));
-  driver->model_ = std::make_shared<const Bytes>(base::copy(model));
-  driver->model_digest_ = base::sha256(model);
+  driver->model_ = std::move(model);
   return driver;
 }
 
@@ -214,28 +217,34 @@ void RunDriver::act(round::SendModel& step) {
   if (!link) return;
   // One model at a time for each peer: whoever asks again before it has this one makes us send without end.
   if (link->streams() > 0) return context_.refuse(link, "asked for the model while it is on its way");
-  const auto* file = file_of(step.digest);
-  if (!file || step.offset > (*file)->size()) return fail("the model that was asked for is not the one on offer");
+  const ModelPtr file = file_of(step.digest);
+  if (!file || step.offset > file->size()) return fail("the model that was asked for is not the one on offer");
   messages::Transfer header;
   header.set_what("model");
   header.set_digest(step.digest.data(), step.digest.size());
-  header.set_length((*file)->size());
+  header.set_length(file->size());
   header.set_offset(step.offset);
-  link->stream(
-      std::move(header), source_of(*file),
-      [weak = weak_from_this(), owner = step.owner, left = (*file)->size() - step.offset](std::size_t n) mutable {
-        const auto self = weak.lock();
-        if (!self) return;
-        self->traffic_[owner].out += n;
-        self->show_progress();
-        if ((left -= n) == 0) self->tell([&] { return self->machine_.model_sent(owner); });
-      });
+  link->stream(std::move(header), source_of(file),
+               [weak = weak_from_this(), owner = step.owner, left = file->size() - step.offset](std::size_t n) mutable {
+                 const auto self = weak.lock();
+                 if (!self) return;
+                 self->traffic_[owner].out += n;
+                 self->show_progress();
+                 if ((left -= n) == 0) self->tell([&] { return self->machine_.model_sent(owner); });
+               });
 }
 
 // The machine names only a model that its receipt's witnesses have committed, or the charter's initial one.
-const std::shared_ptr<const Bytes>* RunDriver::file_of(const base::Sha256& digest) const {
-  if (digest == model_digest_) return &model_;
-  return next_model_ && digest == next_model_digest_ ? &next_model_ : nullptr;
+ModelPtr RunDriver::file_of(const base::Sha256& digest) const {
+  if (digest == model_->digest()) return model_;
+  return next_model_ && digest == next_model_->digest() ? next_model_ : nullptr;
+}
+
+// Beside the model stand the updates in slots; the sum's words take the place of two of them (reducer.hpp).
+std::size_t RunDriver::slots(const std::string& task) const {
+  const std::uint64_t length = context_.plan->formats.at(task)->schema.bytes();
+  if (length > large_update) return std::min(context_.slots, slots_of_large);
+  return std::max<std::size_t>(context_.slots, static_cast<std::size_t>(small_updates / length));
 }
 
 void RunDriver::act(round::BeginTask& step) {
@@ -245,14 +254,9 @@ void RunDriver::act(round::BeginTask& step) {
   whole_.clear();
   task_ = step.task;
   for (auto& [owner, incoming] : incoming_) incoming.swallow = true;
-  const std::uint64_t small = small_updates / std::max<std::uint64_t>(1, step.shape.length);
-  uploads_ = std::make_unique<Uploads>(context_.plan->formats.at(step.task),
-                                       std::max<std::size_t>(context_.slots, static_cast<std::size_t>(small)));
+  uploads_ = std::make_unique<Uploads>(context_.plan->formats.at(step.task), slots(step.task), model_->pages());
   // The round before is committed now, so its model may be shown.
-  if (next_model_ && step.model == next_model_digest_) {
-    model_ = std::move(next_model_);
-    model_digest_ = next_model_digest_;
-  }
+  if (next_model_ && step.model == next_model_->digest()) model_ = std::exchange(next_model_, nullptr);
   context_.log->event("round_offered", "round " + std::to_string(step.round) + ": " + step.task,
                       {{"run", run()}, {"round", step.round}, {"task", step.task}, {"cohort", step.cohort.size()}});
   in_pool([task = step.task](Reducer& reducer) { return reducer.begin(task); },
@@ -301,6 +305,10 @@ void RunDriver::act(round::Add& step) {
 }
 
 void RunDriver::act(round::Reduce& step) {
+  // The round has closed: what is still on its way takes no memory from what is made now.
+  uploads_.reset();
+  whole_.clear();
+  for (auto& [owner, incoming] : incoming_) incoming.swallow = true;
   in_pool([task = step.task](Reducer& reducer) { return reducer.reduce(task); },
           [self = shared_from_this(), round = step.round](Result<Reduced> result) {
             self->reduced(round, std::move(result));
@@ -335,15 +343,11 @@ void RunDriver::act(round::Record& step) {
 }
 
 void RunDriver::act(round::PublishResult& step) {
-  std::shared_ptr<const Bytes> file;
-  if (step.result.kind() == "model") {
-    const auto digest = base::array<32>(base::view(step.result.digest()));
-    const auto* found = file_of(digest);
-    if (!found) return fail("the model that is published is not there");
-    file = *found;
-    published_model_ = digest;
-  }
-  context_.feed->result(std::move(step.result), std::move(file));
+  if (step.result.kind() != "model") return context_.feed->result(std::move(step.result), nullptr);
+  const ModelPtr file = file_of(base::array<32>(base::view(step.result.digest())));
+  if (!file) return fail("the model that is published is not there");
+  published_model_ = file->digest();
+  context_.feed->result(std::move(step.result), file);
 }
 
 void RunDriver::act(round::Refuse& step) {
@@ -358,6 +362,7 @@ void RunDriver::act(round::Finish& step) {
   show_status();
   deadlines_.clear();
   uploads_.reset();
+  model_->pages()->release();
   whole_.clear();
   for (auto& [owner, incoming] : incoming_) incoming.swallow = true;
   messages::RunEnd end;
@@ -405,8 +410,7 @@ void RunDriver::reduced(std::uint32_t round, Result<Reduced> result) {
   round::Reduction reduction{.model = {}, .optimizer = result->optimizer, .value = std::move(result->value)};
   if (result->model) {
     next_model_ = std::move(result->model);
-    next_model_digest_ = result->model_digest;
-    reduction.model = next_model_digest_;
+    reduction.model = next_model_->digest();
   }
   tell([&] { return machine_.reduced(round, std::move(reduction)); });
 }

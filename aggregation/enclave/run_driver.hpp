@@ -14,6 +14,7 @@
 namespace cloister::enclave {
 
 namespace round = protocols::round;
+using ModelPtr = std::shared_ptr<const aggregation::ModelFile>;
 
 /// What a run needs of the server. The callbacks are called on the server's strand.
 struct RunContext {
@@ -34,7 +35,7 @@ struct RunContext {
 class RunDriver : public std::enable_shared_from_this<RunDriver> {
  public:
   /// Judges nothing: the caller has judged the order. Errors: the machine's and the reducer's.
-  static Result<std::shared_ptr<RunDriver>> create(RunContext context, attest::RunOrder order, View model,
+  static Result<std::shared_ptr<RunDriver>> create(RunContext context, attest::RunOrder order, ModelPtr model,
                                                    std::vector<Bytes> withdrawals);
   ~RunDriver();
 
@@ -94,7 +95,8 @@ class RunDriver : public std::enable_shared_from_this<RunDriver> {
   void act(round::LogRefusal& step);
   void act(round::Finish& step);
 
-  const std::shared_ptr<const Bytes>* file_of(const base::Sha256& digest) const;
+  ModelPtr file_of(const base::Sha256& digest) const;
+  std::size_t slots(const std::string& task) const;
   void on_data(const std::string& owner, View bytes);
   void forget(const std::string& owner);
   void complete_next();
@@ -109,10 +111,8 @@ class RunDriver : public std::enable_shared_from_this<RunDriver> {
   round::Aggregator machine_;
   std::shared_ptr<Reducer> reducer_;  ///< the pool's
   std::unique_ptr<Uploads> uploads_;
-  std::shared_ptr<const Bytes> model_;  ///< the file on offer
-  base::Sha256 model_digest_{};
-  std::shared_ptr<const Bytes> next_model_;  ///< reduced, not yet committed
-  base::Sha256 next_model_digest_{};
+  ModelPtr model_;       ///< the file on offer
+  ModelPtr next_model_;  ///< reduced, not yet committed
   std::string task_;
   std::deque<round::AggregatorStep> todo_;
   bool acting_ = false;

@@ -30,6 +30,7 @@ class SealedFile {
   /// One block, opened.
   Result<Bytes> block(std::size_t index) const;
 
+  std::size_t blocks() const { return ends_.size(); }
   std::uint64_t size() const { return plain_; }  ///< bytes before sealing
 
   static constexpr std::size_t block_cap = 1 << 20;

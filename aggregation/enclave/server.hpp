@@ -50,7 +50,7 @@ class Server {
   awaitable<void> coordinator(LinkPtr link);
   awaitable<void> participant(LinkPtr link);
   awaitable<void> run_order(LinkPtr link, messages::RunOrder message);
-  awaitable<Bytes> receive_model(LinkPtr link, std::uint64_t length, bool keep);
+  awaitable<ModelPtr> receive_model(LinkPtr link, std::uint64_t length, bool keep);
   void between_runs(const LinkPtr& link, const channel::Frame& frame);
 
   std::optional<std::string> owner_of(const base::PublicKey& key) const;
@@ -58,7 +58,7 @@ class Server {
   attest::Decision judge_run(const attest::RunOrder& order) const;
   void take_grant(const messages::Grant& message);
   bool granted() const;
-  void begin_run(attest::RunOrder order, View model);
+  void begin_run(attest::RunOrder order, ModelPtr model);
   void refuse(LinkPtr link, attest::Decision decision, std::string reason, bool retry = false);
   void report_to_launcher(std::string state, std::string reason);
   void take_withdrawal(const std::string& owner, View statement);

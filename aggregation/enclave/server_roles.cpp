@@ -117,7 +117,7 @@ awaitable<void> Server::run_order(LinkPtr link, messages::RunOrder message) {
   if (ordering_) co_return refuse(link, {}, "another order is on its way; one at a time", true);
   ordering_ = true;
   const std::unique_ptr<bool, void (*)(bool*)> over(&ordering_, [](bool* flag) { *flag = false; });
-  const Bytes model = co_await receive_model(link, length, !known);
+  const ModelPtr model = co_await receive_model(link, length, !known);
   if (known) co_return feed_.attach(link);
 
   const attest::Decision decision = judge_run(*order);
@@ -144,7 +144,7 @@ awaitable<void> Server::run_order(LinkPtr link, messages::RunOrder message) {
   feed_.end(std::move(end));
 }
 
-awaitable<Bytes> Server::receive_model(LinkPtr link, std::uint64_t length, bool keep) {
+awaitable<ModelPtr> Server::receive_model(LinkPtr link, std::uint64_t length, bool keep) {
   const auto next = [&](std::string what) {
     return with_deadline(link->receive(), std::chrono::steady_clock::now() + patience_, link->owner() + ": " + what);
   };
@@ -153,13 +153,12 @@ awaitable<Bytes> Server::receive_model(LinkPtr link, std::uint64_t length, bool 
   const auto header = channel::parse<messages::Transfer>(first);
   if (header.what() != "model" || header.length() != length || header.offset() != 0)
     throw Exception(base::malformed(link->owner(), "the transfer is not the model that the order announced"));
-  Bytes model;
-  if (keep) model.reserve(length);
+  const auto model = std::make_shared<aggregation::ModelFile>(plan_->model, std::make_shared<aggregation::Pages>());
   for (std::uint64_t have = 0; have < length;) {
     const channel::Frame frame = co_await next("the initial model's bytes");
     if (frame.type != messages::DATA || frame.payload.empty() || frame.payload.size() > length - have)
       unexpected(*link, frame, "the initial model's bytes");
-    if (keep) model.insert(model.end(), frame.payload.begin(), frame.payload.end());
+    if (keep) model->append(frame.payload);
     have += frame.payload.size();
   }
   co_return model;
@@ -192,7 +191,7 @@ attest::Decision Server::judge_run(const attest::RunOrder& order) const {
   return decision;
 }
 
-void Server::begin_run(attest::RunOrder order, View model) {
+void Server::begin_run(attest::RunOrder order, ModelPtr model) {
   const std::uint64_t number = order.run;
   std::vector<Bytes> withdrawals = run_ ? run_->withdrawals() : std::vector<Bytes>();
   for (auto& [owner, statement] : std::exchange(withdrawals_, {})) withdrawals.push_back(std::move(statement));
@@ -212,7 +211,7 @@ void Server::begin_run(attest::RunOrder order, View model) {
        .report = [this](std::string state,
                         std::string reason) { report_to_launcher(std::move(state), std::move(reason)); },
        .feed = &feed_},
-      std::move(order), model, std::move(withdrawals));
+      std::move(order), std::move(model), std::move(withdrawals));
   if (!driver) throw Exception(driver.error());
   runs_.push_back(number);
   run_ = std::move(*driver);
@@ -227,8 +226,9 @@ void Server::begin_run(attest::RunOrder order, View model) {
 // --- Participant -----------------------------------------------------------------------------------------------------
 
 awaitable<void> Server::participant(LinkPtr link) {
+  channel::Frame frame;
   for (;;) {
-    const channel::Frame frame = co_await link->receive();
+    co_await link->receive(frame);
     const auto it = participants_.find(link->owner());
     if (it == participants_.end() || it->second.link != link) co_return;  // replaced meanwhile
     if (link->refusing()) continue;

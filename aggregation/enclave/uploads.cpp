@@ -9,10 +9,15 @@ using aggregation::StagedUpdate;
 
 Result<CompleteUpdate> WholeUpdate::complete() {
   if (auto* slot = std::get_if<Slot>(&bytes_)) return std::move(slot->update).complete(announced_);
-  StagedUpdate update(format_);
-  if (auto read = std::get<SealedFile>(bytes_).read([&](View block) { return update.feed(block); }); !read)
-    return read.error();
-  return std::move(update).complete(announced_);
+  StagedUpdate update(format_, aggregation::fastest_kernels(), pages_);
+  update.keep_nothing();
+  const auto file = std::make_shared<const SealedFile>(std::move(std::get<SealedFile>(bytes_)));
+  if (auto read = file->read([&](View block) { return update.feed(block); }); !read) return read.error();
+  // The second reading opens the same blocks under the same tags: other bytes than were checked do not come of it.
+  return std::move(update).complete(announced_, [file, next = std::size_t{0}]() mutable -> Result<Bytes> {
+    if (next == file->blocks()) return Bytes{};
+    return file->block(next++);
+  });
 }
 
 Result<std::uint64_t> Uploads::open(const std::string& owner, const base::Sha256& announced) {
@@ -21,7 +26,7 @@ Result<std::uint64_t> Uploads::open(const std::string& owner, const base::Sha256
     open_.erase(it);
   }
   if (slots_taken() < slots_) {
-    open_.emplace(owner, Upload{announced, Slot(format_, taken_), 0});
+    open_.emplace(owner, Upload{announced, Slot(format_, pages_, taken_), 0});
     return 0;
   }
   auto file = SealedFile::make();
@@ -61,7 +66,7 @@ std::uint64_t Uploads::received(const std::string& owner) const {
 
 WholeUpdate Uploads::take(const std::string& owner) {
   auto node = open_.extract(owner);
-  return WholeUpdate(format_, node.mapped().announced, std::move(node.mapped().bytes));
+  return WholeUpdate(format_, pages_, node.mapped().announced, std::move(node.mapped().bytes));
 }
 
 }  // namespace cloister::enclave

@@ -48,9 +48,9 @@ Sum add_all(const Format& format, const std::vector<Contribution>& all, unsigned
 TEST(Sum, IsTheExactSumOfTheRoundedValues) {
   const auto all = contributions(1, 50, 1001);
   const Format format = train(1001);
-  const Sum sum = add_all(format, all);
+  Sum sum = add_all(format, all);
   const int f = sum.grid().tensors[0].fraction_bits;
-  const Report report = Sum(sum).report().value();
+  const Report report = std::move(sum).report().value();
   Wide weight = 0;
   for (const Contribution& c : all) weight += c.weight;
   EXPECT_EQ(report.weight(), static_cast<std::uint64_t>(weight));
@@ -122,9 +122,9 @@ TEST(Sum, WhateverIsRefusedLeavesItBitForBitAsItWas) {
   }
   EXPECT_FALSE(stage(format, View(bytes_of(update())).first(3'999)));
   EXPECT_FALSE(stage(format, bytes_of(testing::random_values(random, 1001))));
-  const auto good = stage(format, bytes_of(update())).value();
-  EXPECT_EQ(sum.add(good, 0).error().text(), "update.weight: wanted 1 to 5000, found 0");
-  EXPECT_EQ(sum.add(good, 5'001).error().text(), "update.weight: wanted 1 to 5000, found 5001");
+  const auto good = [&] { return stage(format, bytes_of(update())).value(); };
+  EXPECT_EQ(sum.add(good(), 0).error().text(), "update.weight: wanted 1 to 5000, found 0");
+  EXPECT_EQ(sum.add(good(), 5'001).error().text(), "update.weight: wanted 1 to 5000, found 5001");
   EXPECT_THAT(sum.add(stage(train(1000, 32), bytes_of(update())).value(), 1).error().text(),
               HasSubstr("update.format"));
   EXPECT_EQ(sum.digest(), before);
@@ -132,14 +132,78 @@ TEST(Sum, WhateverIsRefusedLeavesItBitForBitAsItWas) {
   EXPECT_EQ(sum.weight(), 10u);
 }
 
+// What waits outside of memory is checked once and read again when it is added.
+Result<CompleteUpdate> stage_outside(const Format& format, const Bytes& bytes, std::size_t chunk, std::size_t lost_at) {
+  StagedUpdate slot(format);
+  slot.keep_nothing();
+  for (std::size_t at = 0; at < bytes.size(); at += chunk)
+    if (auto ok = slot.feed(View(bytes).subspan(at, std::min(chunk, bytes.size() - at))); !ok) return ok.error();
+  return std::move(slot).complete(base::sha256(bytes),
+                                  [bytes, chunk, lost_at, at = std::size_t{0}]() mutable -> Result<Bytes> {
+                                    if (at >= lost_at) return base::untrusted("file", "it was changed");
+                                    const std::size_t from = std::exchange(at, at + chunk);
+                                    return base::copy(View(bytes).subspan(from, std::min(chunk, bytes.size() - from)));
+                                  });
+}
+
+TEST(Sum, IsTheSameWhereverItsUpdatesWaited) {
+  constexpr std::size_t n = 1'500'000;  // several pieces of pages
+  const auto all = contributions(6, 3, n);
+  const Format format = train(n);
+  const auto digest = add_all(format, all).digest();
+  for (std::size_t outside = 0; outside < 8; ++outside) {
+    const auto pages = std::make_shared<Pages>();
+    Sum sum = Sum::make(format, bounds(3), fastest_kernels(), pages).value();
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      const Bytes bytes = bytes_of(all[i].values);
+      auto update = outside >> i & 1 ? stage_outside(format, bytes, 65'537, bytes.size()) : stage(format, bytes);
+      sum.add(std::move(*update), all[i].weight).value();
+    }
+    ASSERT_EQ(sum.digest(), digest) << "waited outside: " << outside;
+  }
+}
+
+TEST(Sum, ConsumedGivesTheIntegersOfItsReport) {
+  constexpr std::size_t n = 700'001;
+  for (const std::size_t participants : {1, 2, 3}) {
+    const auto all = contributions(7, participants, n);
+    const Format format = train(n);
+    const Report report = add_all(format, all).report().value();
+    SumFacts facts;
+    std::vector<std::vector<std::int64_t>> integers(2);
+    std::move(add_all(format, all))
+        .consume([&](const SumFacts& f) { facts = f; },
+                 [&](std::size_t tensor, std::uint64_t from, std::span<const std::int64_t> run) -> Result<void> {
+                   EXPECT_EQ(from, integers[tensor].size());
+                   integers[tensor].insert(integers[tensor].end(), run.begin(), run.end());
+                   return {};
+                 })
+        .value();
+    EXPECT_EQ(facts.weight, report.weight());
+    EXPECT_EQ(facts.contributors, participants);
+    for (const std::size_t t : {0, 1}) ASSERT_TRUE(std::ranges::equal(integers[t], report.integers(t)));
+  }
+}
+
+TEST(Sum, ThatLostAnUpdateHalfWayReportsNothing) {
+  const auto all = contributions(8, 2, 300'000);
+  const Format format = train(300'000);
+  Sum sum = Sum::make(format, bounds(3)).value();
+  sum.add(stage(format, bytes_of(all[0].values)).value(), 1).value();
+  auto lost = stage_outside(format, bytes_of(all[1].values), 65'536, 500'000).value();
+  EXPECT_THAT(sum.add(std::move(lost), 1).error().text(), HasSubstr("it was changed"));
+  EXPECT_THAT(sum.add(stage(format, bytes_of(all[1].values)).value(), 1).error().text(), HasSubstr("half-way"));
+  EXPECT_THAT(std::move(sum).report().error().text(), HasSubstr("half-way"));
+}
+
 TEST(Sum, TakesNoMoreContributorsThanItsBoundsAllow) {
   const Format format = train(4);
   Sum sum = Sum::make(format, bounds(1)).value(), other = Sum::make(format, bounds(1)).value();
-  const auto update = stage(format, bytes_of<float>({1, 2, 3, 4})).value();
-  sum.add(update, 1).value();
-  other.add(update, 1).value();
+  const auto update = [&] { return stage(format, bytes_of<float>({1, 2, 3, 4})).value(); };
+  sum.add(update(), 1).value();
+  other.add(update(), 1).value();
   const auto before = sum.digest();
-  EXPECT_EQ(sum.add(update, 1).error().text(), "round.contributors: wanted at most 1, found one more");
+  EXPECT_EQ(sum.add(update(), 1).error().text(), "round.contributors: wanted at most 1, found one more");
   EXPECT_EQ(sum.merge(std::move(other)).error().text(), "round.contributors: wanted at most 1, found 2");
   EXPECT_EQ(sum.digest(), before);
 }
@@ -178,8 +242,7 @@ TEST(Sum, SumsIntegersAndDoublesBesideFloats) {
 TEST(Sum, TheWorstThatItsBoundsAllowDoesNotWrap) {
   const Format format = train(2, 16);
   Sum sum = Sum::make(format, {.contributors_at_most = 1'000, .weight_at_most = 5'000}).value();
-  const auto highest = stage(format, bytes_of<float>({16, -16})).value();
-  for (int i = 0; i < 1'000; ++i) sum.add(highest, 5'000).value();
+  for (int i = 0; i < 1'000; ++i) sum.add(stage(format, bytes_of<float>({16, -16})).value(), 5'000).value();
   const Report report = std::move(sum).report().value();
   EXPECT_EQ(report.mean(0)[0], 16);
   EXPECT_EQ(report.mean(1)[0], -16);
