@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include "base/process.hpp"
 #include "cli/command.hpp"
 #include "coordinator/service.hpp"
 
@@ -21,6 +22,7 @@ constexpr std::chrono::seconds goodbye{3};
 }  // namespace
 
 int run_coordinator(const CoordinatorOptions& options, bool) {
+  base::forbid_core_dumps().value();  // keys, models
   const coordinator::Configuration configuration = coordinator::load_configuration(options.config, base::now()).value();
   const auto log = base::Log::open("coordinator", configuration.log).value();
   const auto store = coordinator::Store::open(configuration.database);

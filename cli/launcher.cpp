@@ -10,6 +10,7 @@
 
 #include "attest/simulated/measure.hpp"
 #include "base/file.hpp"
+#include "base/process.hpp"
 #include "cli/command.hpp"
 #include "launcher/config.hpp"
 #include "launcher/service.hpp"
@@ -63,6 +64,7 @@ tcp::acceptor listen(asio::io_context& io, const attest::Party& party) {
 }
 
 int run(const Options& o) {
+  base::forbid_core_dumps().value();  // the grant key
   const launcher::Config config = launcher::load_config(o.config).value();
   base::make_folder(config.work, 0700).value();
   const auto tls = base::PrivateKey::load(config.tls_key).value();

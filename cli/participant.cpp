@@ -10,6 +10,7 @@
 
 #include "attest/simulated/guest.hpp"
 #include "base/file.hpp"
+#include "base/process.hpp"
 #include "cli/command.hpp"
 #include "participant/doctor.hpp"
 #include "participant/guest.hpp"
@@ -70,6 +71,7 @@ std::string own_program() {
 }
 
 int run(const Options& o) {
+  base::forbid_core_dumps().value();  // keys, an update, results
   participant::Config config = participant::load_config(o.config).value();
   const std::string platform = o.tee.empty() ? config.tee_platform : std::filesystem::absolute(o.tee).string();
   if (platform.empty()) return serve({.config = std::move(config), .runs = o.runs, .once = o.once});

@@ -59,6 +59,8 @@ bool write_text(const char* path, const char* text) {
 // Unprivileged, the other namespaces need a user namespace (user_namespaces(7)). Inside, this user is nobody: a program
 // that is executed as user 0 of a namespace would regain its capabilities (capabilities(7), "user ID 0").
 bool enter_user_namespace() {
+  // A node that forbade dumps is root's in /proc, and its copy could not write its own maps; forbidden again below.
+  ::prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
   char users[64], groups[64];
   ::snprintf(users, sizeof users, "%u %u 1", nobody, ::geteuid());
   ::snprintf(groups, sizeof groups, "%u %u 1", nobody, ::getegid());

@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <sys/resource.h>
 
+#include "aggregation/enclave/cleansing_heap.hpp"
 #include "aggregation/enclave/server.hpp"
 #include "attest/simulated/guest.hpp"
 
@@ -65,8 +66,13 @@ int main(int argc, char**) {
     files.rlim_cur = files.rlim_max;
     ::setrlimit(RLIMIT_NOFILE, &files);
   }
-  google::protobuf::SetLogHandler(nullptr);  // it would write to standard error at a peer's will
+  google::protobuf::SetLogHandler(nullptr);                // it would write to standard error at a peer's will
+  const bool cleansing = enclave::cleanse_freed_memory();  // before OpenSSL takes any
   const auto log = base::Log::to_descriptor("aggregator", 1);
+  if (!cleansing) {
+    log->event("failed", "OpenSSL would free memory without erasing it");
+    return 1;
+  }
   // What is not measured must not steer it: an argument that the measurement covers is still one too many here.
   if (argc > 1) {
     log->event("not_started", "cloister-aggregator takes no arguments; its charter comes from the TEE");
