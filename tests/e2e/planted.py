@@ -41,10 +41,10 @@ from federation import Federation  # noqa: E402
 from scanner import Needles  # noqa: E402
 from small_study import COMPUTE_OWNER, MODEL_OWNER, VALUE_BOUND, WEIGHT_AT_MOST, Options, SmallStudy, wait_for_event  # noqa: E402
 
-HOSPITALS = ["north", "south", "east", "west"]
+HOSPITALS = ["north", "south", "east"]
 PLANTED, HELD = HOSPITALS[0], 2                # the hospital with the pattern; the round that is held open
-VALUES, RECORDS, ROUNDS = 500_000, 5, 3        # 2 MB: more than sockets and records hide
-BEFORE_HOLD = 700_000                          # bytes of the planted update that pass the proxy
+VALUES, RECORDS, ROUNDS = 250_000, 5, 3        # 1 MB: several frames and many records
+BEFORE_HOLD = 600_000                          # bytes of the planted update that pass the proxy
 PRIVATE = ["/tmp", "/var/tmp", "/dev/shm"]
 
 
@@ -218,7 +218,7 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))  # what follows may dump, unless it forbids that itself
     capture = scanner.Capture() if "capture" not in left_out else None
     with tempfile.TemporaryDirectory() as folder, FaultyProxy() as proxy:
-        options = Options(values=VALUES, records=RECORDS, rounds=ROUNDS, hold=dict.fromkeys(HOSPITALS, HELD), proxy={PLANTED: proxy.address})
+        options = Options(values=VALUES, records=RECORDS, rounds=ROUNDS, round_deadline="10m", hold=dict.fromkeys(HOSPITALS, HELD), proxy={PLANTED: proxy.address})
         study = SmallStudy(pathlib.Path(folder) / "study", Tools(bin_folder), HOSPITALS, options, seed=random.SystemRandom().getrandbits(64)).build()
         report = run(study, proxy, left_out)
         if capture:

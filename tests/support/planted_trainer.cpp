@@ -129,7 +129,7 @@ int init(const std::string& manifest_path, const std::string& out) {
   const auto manifest =
       attest::parse_manifest(base::text(base::read_file(manifest_path, 1 << 20).value()), manifest_path).value();
   aggregation::Model model{schema_of(manifest), {}};
-  std::random_device random;
+  std::mt19937 random(std::random_device{}());  // the device itself is slow for a million words
   while (model.values.size() < model.schema.elements())
     model.values.push_back(std::ldexp(static_cast<float>(static_cast<std::int32_t>(random())), -31));
   base::write_file(out, model.serialize()).value();
