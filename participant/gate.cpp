@@ -38,7 +38,7 @@ Decision judge_task(const OfferedTask& offered, const GateInputs& in) {
   }
   const std::string owner_text = policy->owner_text();
   d.add(attest::still_founded(in.charter, in.at));
-  d.add(attest::judge_order(offered.order, in.charter));
+  if (!in.order_allowed) d.add(attest::judge_order(offered.order, in.charter));
   const RoundId id{in.charter.digest, offered.order.run, offered.round};
   attest::Study study{.charter = in.charter, .at = in.at};
   study.host_data = in.host_data;

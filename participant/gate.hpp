@@ -18,6 +18,8 @@ struct GateInputs {
   base::Sha256 trainer{};           ///< digest of the trainer that is installed here
   std::uint64_t train_records = 0;  ///< that this hospital would claim as its weight
   bool withdrawn = false;           ///< a withdrawal is in force
+  /// attest::judge_order allowed this very order under this charter before: signatures do not change. False: judge.
+  bool order_allowed = false;
 };
 
 /// The charter is founded and valid; the run order carries both signatures; this owner's policy allows task, settings

@@ -33,6 +33,8 @@ void read_charge(base::Reader& r, Time at, LedgerState& state) {
   c.study = r.string("study", name_cap);
   c.task = r.string("task", name_cap);
   c.offer = r.array<32>("offer");
+  c.order = r.array<32>("order");
+  for (std::uint32_t n = r.u32("withdrawn"); n > 0 && r.ok(); --n) c.withdrawn.push_back(r.string("owner", name_cap));
   LedgerRound& round = state.rounds[c.id];
   round.charge = std::move(c);
   round.charged = at;
@@ -53,7 +55,16 @@ void read_receipt(base::Reader& r, LedgerState& state) {
   const RoundId id = read_round(r);
   LedgerRound& round = state.rounds[id];
   round.receipt = r.array<32>("digest");
-  round.signed_receipt = base::copy(r.field("receipt", ledger_record_cap));
+  auto& kept = state.runs[id.of()].receipts;
+  kept[id.round] = base::copy(r.field("receipt", ledger_record_cap));
+  if (kept.size() > 2) kept.erase(kept.begin());
+}
+
+void read_commit(base::Reader& r, LedgerState& state) {
+  const RoundId id = read_round(r);
+  r.array<32>("digest");
+  for (std::uint32_t n = r.u32("acknowledgements"); n > 0 && r.ok(); --n) r.field("acknowledgement", ledger_record_cap);
+  state.rounds[id].committed = true;
 }
 
 // By rule: "never refunded once a byte has left". Before its update is recorded nothing leaves, and after its end no
@@ -63,6 +74,7 @@ void read_end(base::Reader& r, LedgerState& state) {
   LedgerRun& run = state.runs[id];
   run.outcome = r.string("outcome", name_cap);
   run.reason = r.string("reason", ledger_record_cap);
+  run.receipts.clear();
   for (auto it = state.rounds.lower_bound({id.charter, id.run, 0}); it != state.rounds.end() && it->first.of() == id;
        ++it)
     it->second.refunded = it->second.charge && !it->second.update;
@@ -80,7 +92,7 @@ void read_agreement(base::Reader& r, LedgerState& state) {
   state.agreed[charter] = r.array<32>("successor");
 }
 
-Result<void> apply(View payload, LedgerState& state) {
+Result<void> apply_record(View payload, LedgerState& state) {
   base::Reader r("ledger", payload);
   const Time at{std::chrono::seconds(static_cast<std::int64_t>(r.u64("time")))};
   const std::string kind = r.string("kind", 64);
@@ -99,6 +111,8 @@ Result<void> apply(View payload, LedgerState& state) {
     read_update(r, state);
   } else if (kind == "receipt") {
     read_receipt(r, state);
+  } else if (kind == "committed") {
+    read_commit(r, state);
   } else if (kind == "run end") {
     read_end(r, state);
   } else if (r.ok()) {
@@ -173,10 +187,7 @@ bool LedgerState::begun(const RunId& id) const {
 }
 
 const std::pair<const RoundId, LedgerRound>* LedgerState::last_receipt(const RunId& id) const {
-  const std::pair<const RoundId, LedgerRound>* last = nullptr;
-  for (auto it = rounds.lower_bound({id.charter, id.run, 0}); it != rounds.end() && it->first.of() == id; ++it)
-    if (it->second.receipt) last = &*it;
-  return last;
+  return last(id, [](const LedgerRound& round) { return round.receipt.has_value(); });
 }
 
 Result<std::unique_ptr<Ledger>> Ledger::open(const std::string& folder, const std::string& data_set, base::Log& log,
@@ -184,7 +195,7 @@ Result<std::unique_ptr<Ledger>> Ledger::open(const std::string& folder, const st
   if (auto made = base::make_folder(folder, 0700); !made) return made.error();
   const std::string path = (std::filesystem::path(folder) / ledger_file_name(data_set)).string();
   LedgerState state;
-  Result<LedgerFile> file = LedgerFile::open(path, [&](View payload) { return apply(payload, state); });
+  Result<LedgerFile> file = LedgerFile::open(path, [&](View payload) { return apply_record(payload, state); });
   if (!file) return file.error();
   if (!file->repaired().empty())
     log.event("ledger_repaired", fmt::format("{}: {}", path, file->repaired()),
@@ -192,7 +203,7 @@ Result<std::unique_ptr<Ledger>> Ledger::open(const std::string& folder, const st
   std::unique_ptr<Ledger> ledger(new Ledger(std::move(*file), std::move(state), std::move(clock)));
   if (ledger->state_.data_set.empty()) {
     if (!ledger->state_.rounds.empty()) return base::malformed(path, "its first record does not name the data set");
-    if (auto r = ledger->append(ledger->record("data set").field(data_set).bytes()); !r) return r.error();
+    if (auto r = ledger->append({ledger->record("data set").field(data_set).bytes()}); !r) return r.error();
   }
   if (ledger->state_.data_set != data_set)
     return base::denied(path, fmt::format("wanted the ledger of data set \"{}\", found that of \"{}\"", data_set,
@@ -203,10 +214,37 @@ Result<std::unique_ptr<Ledger>> Ledger::open(const std::string& folder, const st
 Result<LedgerState> Ledger::read(const std::string& folder, const std::string& data_set) {
   LedgerState state;
   const std::string path = (std::filesystem::path(folder) / ledger_file_name(data_set)).string();
-  const auto r = LedgerFile::read(path, [&](View payload) { return apply(payload, state); });
+  const auto r = LedgerFile::read(path, [&](View payload) { return apply_record(payload, state); });
   if (!r) return r.error();
   if (state.data_set.empty()) state.data_set = data_set;
   return state;
+}
+
+Result<std::vector<LedgerReceipt>> Ledger::read_receipts(const std::string& folder, const std::string& data_set) {
+  std::vector<LedgerReceipt> out;
+  std::map<RoundId, Bytes> waiting;  // signed, and not committed yet
+  const std::string path = (std::filesystem::path(folder) / ledger_file_name(data_set)).string();
+  const auto on_record = [&](View payload) -> Result<void> {
+    base::Reader r("ledger", payload);
+    r.u64("time");
+    const std::string kind = r.string("kind", 64);
+    if (kind != "receipt" && kind != "committed") return {};
+    LedgerReceipt one;
+    one.id = read_round(r);
+    one.digest = r.array<32>("digest");
+    if (kind == "receipt") {
+      waiting[one.id] = base::copy(r.field("receipt", ledger_record_cap));
+      return r.finish();
+    }
+    one.receipt = std::move(waiting[one.id]);
+    waiting.erase(one.id);
+    for (std::uint32_t n = r.u32("acknowledgements"); n > 0 && r.ok(); --n)
+      one.acknowledgements.push_back(base::copy(r.field("acknowledgement", ledger_record_cap)));
+    out.push_back(std::move(one));
+    return r.finish();
+  };
+  if (const auto read = LedgerFile::read(path, on_record); !read) return read.error();
+  return out;
 }
 
 // Every payload: u64 time ‖ field(kind) ‖ what the kind says (docs/formats.md, "Ledger").
@@ -224,9 +262,15 @@ Writer Ledger::record(std::string_view kind, const RoundId& id) const {
 }
 
 // The state changes only by what a reader of the file would see.
-Result<void> Ledger::append(View payload) {
-  if (auto r = file_.append(payload); !r) return r;
-  return apply(payload, state_);
+Result<void> Ledger::append(std::initializer_list<Payload> payloads, LedgerFile::Until durable) {
+  std::vector<Bytes> records;
+  for (const Payload& payload : payloads)
+    if (payload) records.push_back(*payload);
+  if (records.empty()) return {};
+  if (auto r = file_.append(records, durable); !r) return r;
+  for (const Bytes& payload : records)
+    if (auto r = apply_record(payload, state_); !r) return r;
+  return {};
 }
 
 Result<void> Ledger::adopt(const base::Sha256& charter, const std::string& study,
@@ -240,7 +284,7 @@ Result<void> Ledger::adopt(const base::Sha256& charter, const std::string& study
   Writer w = record("charter");
   w.raw(charter).field(study);
   w.field(previous ? View(*previous) : View{});
-  return append(w.bytes());
+  return append({w.bytes()});
 }
 
 Result<void> Ledger::agree(const base::Sha256& charter, const base::Sha256& successor) {
@@ -250,7 +294,7 @@ Result<void> Ledger::agree(const base::Sha256& charter, const base::Sha256& succ
                                               "second one",
                                               short_hex(it->second), short_hex(charter)));
   }
-  return append(record("succession").raw(charter).raw(successor).bytes());
+  return append({record("succession").raw(charter).raw(successor).bytes()});
 }
 
 // By rule: a predecessor's witnesses "refuse new runs under the old one from then on; a running run finishes or fails".
@@ -262,13 +306,13 @@ Result<void> Ledger::not_succeeded(const RunId& id) const {
                                   short_hex(*successor)));
 }
 
-Result<void> Ledger::serve(const RunId& id, const base::PublicKey& receipt_key) {
+Result<Ledger::Payload> Ledger::serve_record(const RunId& id, const base::PublicKey& receipt_key) const {
   if (const LedgerRun* run = state_.run(id)) {
     if (!run->outcome.empty())
       return base::denied(fmt::format("ledger: run {}", id.run),
                           fmt::format("the run has ended ({}); its number is used once", run->outcome));
     if (run->receipt_key) {
-      if (*run->receipt_key == receipt_key) return {};
+      if (*run->receipt_key == receipt_key) return Payload();
       return base::denied(
           fmt::format("ledger: run {}", id.run),
           fmt::format("wanted receipt key {}, which this run was served before, found {}; a participant "
@@ -277,11 +321,17 @@ Result<void> Ledger::serve(const RunId& id, const base::PublicKey& receipt_key) 
                       run->receipt_key->text(), receipt_key.text()));
     }
   }
-  if (auto fresh = not_succeeded(id); !fresh) return fresh;
-  return append(record("serve", id).raw(receipt_key.bytes).bytes());
+  if (auto fresh = not_succeeded(id); !fresh) return fresh.error();
+  return Payload(record("serve", id).raw(receipt_key.bytes).bytes());
 }
 
-Result<void> Ledger::charge(const Charge& charge) {
+Result<void> Ledger::serve(const RunId& id, const base::PublicKey& receipt_key) {
+  auto served = serve_record(id, receipt_key);
+  if (!served) return served.error();
+  return append({std::move(*served)});
+}
+
+Result<Ledger::Payload> Ledger::charge_record(const Charge& charge) const {
   const RoundId& id = charge.id;
   if (const LedgerRun* run = state_.run(id.of()); run != nullptr && !run->outcome.empty())
     return refused(id, fmt::format("the run has ended ({}); its number is used once", run->outcome));
@@ -291,9 +341,27 @@ Result<void> Ledger::charge(const Charge& charge) {
     // Another offer under a number that was charged would be a second answer to one round.
     if (round->charge->offer != charge.offer)
       return refused(id, "charged already for another offer; a round number is used once");
-    return {};
+    return Payload();
   }
-  return append(record("charge", id).field(charge.study).field(charge.task).raw(charge.offer).bytes());
+  Writer w = record("charge", id);
+  w.field(charge.study).field(charge.task).raw(charge.offer).raw(charge.order);
+  w.u32(static_cast<std::uint32_t>(charge.withdrawn.size()));
+  for (const std::string& owner : charge.withdrawn) w.field(owner);
+  return Payload(w.bytes());
+}
+
+Result<void> Ledger::charge(const Charge& charge) {
+  auto charged = charge_record(charge);
+  if (!charged) return charged.error();
+  return append({std::move(*charged)});
+}
+
+Result<void> Ledger::charge(const Charge& charge, const base::PublicKey& receipt_key) {
+  auto served = serve_record(charge.id.of(), receipt_key);
+  if (!served) return served.error();
+  auto charged = charge_record(charge);
+  if (!charged) return charged.error();
+  return append({std::move(*served), std::move(*charged)});
 }
 
 Result<void> Ledger::record_update(const RoundId& id, const StoredUpdate& update) {
@@ -304,23 +372,52 @@ Result<void> Ledger::record_update(const RoundId& id, const StoredUpdate& update
     if (*round->update == update) return {};
     return refused(id, "another update was recorded for it; a round is answered once");
   }
-  return append(record("update", id).raw(update.digest).u64(update.length).u64(update.weight).bytes());
+  return append({record("update", id).raw(update.digest).u64(update.length).u64(update.weight).bytes()});
 }
 
-Result<void> Ledger::sign_receipt(const RoundId& id, const base::Sha256& digest, View signed_receipt) {
+Result<Ledger::Payload> Ledger::receipt_record(const RoundId& id, const base::Sha256& digest,
+                                               View signed_receipt) const {
   if (const LedgerRound* round = state_.round(id); round != nullptr && round->receipt) {
-    if (*round->receipt == digest) return {};
+    if (*round->receipt == digest) return Payload();
     return refused(id, fmt::format("wanted receipt sha256:{}…, which this witness signed, found sha256:{}…; a witness "
                                    "signs one receipt per round",
                                    short_hex(*round->receipt), short_hex(digest)));
   }
-  if (auto fresh = not_succeeded(id.of()); !fresh) return fresh;
-  return append(record("receipt", id).raw(digest).field(signed_receipt).bytes());
+  if (auto fresh = not_succeeded(id.of()); !fresh) return fresh.error();
+  return Payload(record("receipt", id).raw(digest).field(signed_receipt).bytes());
+}
+
+Result<void> Ledger::sign_receipt(const RoundId& id, const base::Sha256& digest, View signed_receipt) {
+  auto receipt = receipt_record(id, digest, signed_receipt);
+  if (!receipt) return receipt.error();
+  return append({std::move(*receipt)});
+}
+
+Result<void> Ledger::sign_receipt(const RoundId& id, const base::Sha256& digest, View signed_receipt,
+                                  const base::PublicKey& receipt_key) {
+  auto served = serve_record(id.of(), receipt_key);
+  if (!served) return served.error();
+  auto receipt = receipt_record(id, digest, signed_receipt);
+  if (!receipt) return receipt.error();
+  return append({std::move(*served), std::move(*receipt)});
+}
+
+Result<void> Ledger::commit(const RoundId& id, const base::Sha256& digest, View signed_receipt,
+                            const std::vector<Bytes>& acknowledgements) {
+  if (const LedgerRound* round = state_.round(id); round != nullptr && round->committed && round->receipt == digest)
+    return {};
+  auto receipt = receipt_record(id, digest, signed_receipt);
+  if (!receipt) return receipt.error();
+  Writer w = record("committed", id);
+  w.raw(digest).u32(static_cast<std::uint32_t>(acknowledgements.size()));
+  for (const Bytes& a : acknowledgements) w.field(a);
+  const auto durable = *receipt ? LedgerFile::Until::power_cut : LedgerFile::Until::next_append;
+  return append({std::move(*receipt), w.bytes()}, durable);
 }
 
 Result<void> Ledger::end_run(const RunId& id, const std::string& outcome, const std::string& reason) {
   if (const LedgerRun* run = state_.run(id); run != nullptr && !run->outcome.empty()) return {};
-  return append(record("run end", id).field(outcome).field(reason).bytes());
+  return append({record("run end", id).field(outcome).field(reason).bytes()});
 }
 
 }  // namespace cloister::participant

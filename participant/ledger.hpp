@@ -41,6 +41,8 @@ struct Charge {
   std::string study;
   std::string task;      ///< "statistics", "train", "evaluate"
   base::Sha256 offer{};  ///< of what was offered (gate.hpp, offer_digest): the same round is never done for two offers
+  base::Sha256 order{};  ///< of the run order
+  std::vector<std::string> withdrawn{};  ///< the data owners that the offer left out
 };
 
 struct StoredUpdate {
@@ -56,13 +58,23 @@ struct LedgerRound {
   Time charged{};
   bool refunded = false;                ///< the run ended before an update was recorded: nothing had left
   std::optional<StoredUpdate> update;   ///< from here on bytes may have left: never refunded
-  std::optional<base::Sha256> receipt;  ///< digest of the one receipt that this witness signs
-  Bytes signed_receipt;
+  std::optional<base::Sha256> receipt;  ///< digest of the one receipt that this witness signs, or knows as committed
+  bool committed = false;               ///< its quorum's acknowledgements are in the ledger
+};
+
+/// A committed round as the ledger's file has it.
+struct LedgerReceipt {
+  RoundId id;
+  base::Sha256 digest{};
+  Bytes receipt{};  ///< SignedReceipt
+  std::vector<Bytes> acknowledgements;
 };
 
 struct LedgerRun {
   std::optional<base::PublicKey> receipt_key;  ///< the one instance that this run is served
   std::string outcome, reason;                 ///< once it ended
+  /// Of the last two rounds with a receipt: SignedReceipt, by round. Older ones are in the file only.
+  std::map<std::uint32_t, Bytes> receipts;
 };
 
 /// The ledger's content. Reading needs no lock.
@@ -83,6 +95,15 @@ struct LedgerState {
   std::optional<base::Sha256> successor(const base::Sha256& charter) const;
   /// This hospital has served the run or signed a receipt of it: under a succeeded charter such a run may still finish.
   bool begun(const RunId& id) const;
+  /// The last round of the run that `matches`; null when there is none.
+  template <class Match>
+  const std::pair<const RoundId, LedgerRound>* last(const RunId& id, Match matches) const {
+    for (auto it = rounds.upper_bound({id.charter, id.run, ~std::uint32_t{0}}); it != rounds.begin();) {
+      if ((--it)->first.of() != id) return nullptr;
+      if (matches(it->second)) return &*it;
+    }
+    return nullptr;
+  }
   /// The last round of the run with a signed receipt; null when there is none.
   const std::pair<const RoundId, LedgerRound>* last_receipt(const RunId& id) const;
 
@@ -98,12 +119,14 @@ class Ledger {
                                               std::function<Time()> clock = base::now);
   /// For listings, also while a node runs. Error unavailable when there is none yet.
   static Result<LedgerState> read(const std::string& folder, const std::string& data_set);
+  /// The committed rounds, in the order in which they were; also while a node runs.
+  static Result<std::vector<LedgerReceipt>> read_receipts(const std::string& folder, const std::string& data_set);
 
   const LedgerState& state() const { return state_; }
   const std::string& path() const { return file_.path(); }
 
-  // Each is durable on return. The same again does nothing and succeeds; what contradicts an earlier record is
-  // Error::denied.
+  // Each is durable on return, unless it says otherwise. The same again does nothing and succeeds; what contradicts an
+  // earlier record is Error::denied.
 
   /// This node works under `charter`; with `previous` it serves no new run under that one from now on
   /// (docs/policies.md, succession).
@@ -114,10 +137,20 @@ class Ledger {
   /// One receipt key per run, ever: a restarted or second instance has another (docs/how-it-works.md).
   Result<void> serve(const RunId& id, const base::PublicKey& receipt_key);
   Result<void> charge(const Charge& charge);
+  /// serve() and charge() in one durable step.
+  Result<void> charge(const Charge& charge, const base::PublicKey& receipt_key);
   /// Before the update's digest is announced to anybody.
   Result<void> record_update(const RoundId& id, const StoredUpdate& update);
   /// Before the acknowledgement is sent: this witness signs one receipt per round, ever.
   Result<void> sign_receipt(const RoundId& id, const base::Sha256& digest, View signed_receipt);
+  /// The same and serve() in one durable step.
+  Result<void> sign_receipt(const RoundId& id, const base::Sha256& digest, View signed_receipt,
+                            const base::PublicKey& receipt_key);
+  /// The round is committed by these acknowledgements. Nothing is answered for it: the record survives the process at
+  /// once and a power cut with the next durable step, and an aggregator tells whoever lost it again. Durable where this
+  /// node did not sign the receipt before.
+  Result<void> commit(const RoundId& id, const base::Sha256& digest, View signed_receipt,
+                      const std::vector<Bytes>& acknowledgements);
   /// The run is over. Charges of it whose update was never recorded are refunded: of those nothing has left.
   Result<void> end_run(const RunId& id, const std::string& outcome, const std::string& reason);
 
@@ -129,7 +162,12 @@ class Ledger {
   base::Writer record(std::string_view kind, const RoundId& id) const;
   /// Denied for a run that begins under a charter that has been succeeded here.
   Result<void> not_succeeded(const RunId& id) const;
-  Result<void> append(View payload);
+  using Payload = std::optional<Bytes>;  ///< of a record that is to be written; nothing when it is there already
+  Result<Payload> serve_record(const RunId& id, const base::PublicKey& receipt_key) const;
+  Result<Payload> charge_record(const Charge& charge) const;
+  Result<Payload> receipt_record(const RoundId& id, const base::Sha256& digest, View signed_receipt) const;
+  Result<void> append(std::initializer_list<Payload> payloads,
+                      LedgerFile::Until durable = LedgerFile::Until::power_cut);
   LedgerFile file_;
   LedgerState state_;
   std::function<Time()> clock_;

@@ -43,9 +43,13 @@ bool zeros(View bytes) {
   return std::all_of(bytes.begin(), bytes.end(), [](std::uint8_t b) { return b == 0; });
 }
 
-Bytes frame(const base::Sha256& last, View payload) {
+/// Appends the record to `out`; gives its checksum.
+base::Sha256 frame(Bytes& out, const base::Sha256& last, View payload) {
   const auto length = static_cast<std::uint32_t>(payload.size());
-  return base::Writer().u32(length).raw(length_check(last, length)).raw(payload).raw(chained(last, payload)).bytes();
+  const base::Sha256 checksum = chained(last, payload);
+  const Bytes bytes = base::Writer().u32(length).raw(length_check(last, length)).raw(payload).raw(checksum).bytes();
+  out.insert(out.end(), bytes.begin(), bytes.end());
+  return checksum;
 }
 
 struct Scan {
@@ -54,8 +58,17 @@ struct Scan {
   std::size_t torn = 0;  ///< bytes of a cut-off record after `end`
 };
 
-// What a crash during an append leaves: some first bytes of one record, or blocks of it that the file system never
-// filled (zeros). Everything else is damage and refused.
+// Is the record at `at`, whose last bytes do not check, the cut-off end of an append? Then it and all behind it is
+// zeros from the beginning of one of its sectors on, which the file system never filled, or its whole checksum is.
+bool never_filled(View bytes, std::uint64_t at, std::uint64_t size) {
+  constexpr std::uint64_t sector = 512, enough = 8;
+  const std::uint64_t end = at + size, last_sector = (end - 1) / sector * sector;
+  if (last_sector > at && end - last_sector >= enough && zeros(bytes.subspan(last_sector))) return true;
+  return zeros(bytes.subspan(end - tail));
+}
+
+// What a crash during an append leaves: some first bytes of what was appended (a record or several), or blocks of it
+// that the file system never filled (zeros). Everything else is damage and refused.
 Result<Scan> scan(const std::string& path, View bytes, const OnRecord& on_record) {
   Scan s{.last = base::sha256(base::view(magic))};
   if (bytes.size() < magic.size()) {
@@ -94,7 +107,7 @@ Result<Scan> scan(const std::string& path, View bytes, const OnRecord& on_record
     const View payload = rest.subspan(head, length);
     const View checksum = rest.subspan(head + length, tail);
     if (!base::equal(checksum, chained(s.last, payload))) {
-      if (rest.size() != head + length + tail || !zeros(checksum)) return damaged("its checksum does not match");
+      if (!never_filled(bytes, s.end, head + length + tail)) return damaged("its checksum does not match");
       s.torn = rest.size();
       return s;
     }
@@ -180,25 +193,31 @@ Result<LedgerFile> LedgerFile::open(const std::string& path, const OnRecord& on_
   return file;
 }
 
-Result<void> LedgerFile::append(View payload) {
+Result<void> LedgerFile::append(std::span<const Bytes> payloads, Until durable) {
   if (broken_)
     return base::unavailable(path_,
                              "an earlier write to the ledger failed; start the node again once the disk is well");
-  if (payload.size() > ledger_record_cap)
-    return base::malformed(path_,
-                           fmt::format("a record of {} bytes; at most {} are kept", payload.size(), ledger_record_cap));
-  const Bytes bytes = frame(last_, payload);
+  Bytes bytes;
+  base::Sha256 last = last_;
+  for (const Bytes& payload : payloads) {
+    if (payload.size() > ledger_record_cap)
+      return base::malformed(
+          path_, fmt::format("a record of {} bytes; at most {} are kept", payload.size(), ledger_record_cap));
+    last = frame(bytes, last, payload);
+  }
   if (!write_at(fd_, bytes, end_)) {
     const Error e = failed(path_, "write");
     broken_ = ::ftruncate(fd_, static_cast<off_t>(end_)) != 0;
     return e;
   }
-  if (::fsync(fd_) != 0) {  // what is on the disk is unknown now, and a second fsync may succeed without having written
+  // fdatasync: the file's length goes with it, its times need not. After a failure what is on the disk is unknown, and
+  // a second call may succeed without having written.
+  if (durable == Until::power_cut && ::fdatasync(fd_) != 0) {
     broken_ = true;
     return failed(path_, "fsync");
   }
   end_ += bytes.size();
-  last_ = chained(last_, payload);
+  last_ = last;
   return {};
 }
 

@@ -1,8 +1,9 @@
 #pragma once
-// The file under the ledger: records that are only ever appended, each durable before the call returns
-// (docs/formats.md, "Ledger"). One process may write; others may read while it does. Not thread-safe.
+// The file under the ledger: records that are only ever appended (docs/formats.md, "Ledger"). One process may write;
+// others may read while it does. Not thread-safe.
 
 #include <functional>
+#include <span>
 #include <string>
 
 #include "base/crypto.hpp"
@@ -28,9 +29,11 @@ class LedgerFile {
   LedgerFile& operator=(LedgerFile&& other) noexcept;
   ~LedgerFile();
 
-  /// On return the record survives a power cut. After a failure the file is as before; when even that cannot be
-  /// promised, every later append fails too.
-  Result<void> append(View payload);
+  enum class Until { power_cut, next_append };
+  /// Appends the records, in order, in one write. `power_cut`: on return they and all before them survive a power cut.
+  /// `next_append`: they survive the process, and the power cut from the next durable append on. After a failure the
+  /// file is as before; when even that cannot be promised, every later append fails too.
+  Result<void> append(std::span<const Bytes> payloads, Until durable = Until::power_cut);
 
   const std::string& path() const { return path_; }
   const std::string& repaired() const { return repaired_; }  ///< what was mended at open, or empty

@@ -132,19 +132,30 @@ void Node::say_clock(std::chrono::seconds jump, Time seen) {
 
 attest::Decision Node::gate(const round::OfferedTask& offered) {
   const auto& claims = connection_->peer_claims();
-  attest::Decision d = judge_task(offered, {.charter = *charter_,
-                                            .owner = options_.config.owner,
-                                            .at = judging_time(),
-                                            .claims = claims ? &*claims : nullptr,
-                                            .host_data = host_data_,
-                                            .ledger = ledger_->state(),
-                                            .trainer = trainer_digest_,
-                                            .train_records = trainer_ ? trainer_->records().train : 0,
-                                            .withdrawn = withdrawal_.has_value()});
+  attest::Decision d =
+      judge_task(offered, {.charter = *charter_,
+                           .owner = options_.config.owner,
+                           .at = judging_time(),
+                           .claims = claims ? &*claims : nullptr,
+                           .host_data = host_data_,
+                           .ledger = ledger_->state(),
+                           .trainer = trainer_digest_,
+                           .train_records = trainer_ ? trainer_->records().train : 0,
+                           .withdrawn = withdrawal_.has_value(),
+                           .order_allowed = allowed_order_ == base::sha256(offered.order.serialize())});
   d.add({trainer_ != nullptr, charter_->policy(options_.config.owner)->owner_text(), "trainer", "a trainer that starts",
          trainer_ ? "it runs" : trainer_failure_,
          "see `cloister participant doctor` and the trainer's log at this hospital"});
   return d;
+}
+
+// Two signatures, and the same answer for every round of a run: the charter does not change.
+bool Node::order_allowed(const attest::RunOrder& order) {
+  const base::Sha256 digest = base::sha256(order.serialize());
+  if (allowed_order_ == digest) return true;
+  if (!attest::judge_order(order, *charter_).allowed()) return false;
+  allowed_order_ = digest;
+  return true;
 }
 
 // --- The main loop
@@ -176,8 +187,7 @@ awaitable<NodeEnd> Node::run() {
                {"ledger", ledger_->path()},
                {"privacy", charter_->policy(options_.config.owner)->data()->privacy_unit}});
   check_succession();
-  if (!end_)
-    if (const auto resumed = resume(); !resumed) end_ = NodeEnd{NodeEnd::Kind::failed, resumed.error().text()};
+  if (!end_) resume();
   if (!end_ && machine_) co_await perform(machine_->disconnected());
   if (!end_) {
     spawn(link_.run(), hang_up_.slot());
@@ -378,7 +388,7 @@ awaitable<void> Node::on_offer(const messages::Offer& offer) {
     co_await perform(machine_->joined(receipt_key_));
   }
   const auto settings = attest::complete_settings(charter_->manifest, order->settings);
-  if (settings && machine_ && machine_->run() == order->run && attest::judge_order(*order, *charter_).allowed())
+  if (settings && machine_ && machine_->run() == order->run && order_allowed(*order))
     co_await ensure_trainer(*settings);
   const round::Message message = offer;
   if (machine_ && connection_) co_await perform(machine_->on(message));
@@ -417,24 +427,16 @@ Node::Steps Node::model_arrived() {
 // --- Runs and tasks
 // ------------------------------------------------------------------------------------------------------------
 
-Result<void> Node::resume() {
+void Node::resume() {
   const auto run = unfinished_run(ledger_->state(), charter_->digest);
-  if (!run) return {};
-  const auto record = files_.load({charter_->digest, *run});
-  if (!record) return record.error();
-  if (!begin_run(*run)) return base::unavailable("ledger", fmt::format("run {} cannot be taken up again", *run));
+  if (!run) return;
+  if (!begin_run(*run)) return;
   log_->event("resumed", fmt::format("run {} goes on where it was before the restart", *run), {{"run", *run}});
-  return {};
 }
 
 bool Node::begin_run(std::uint64_t run) {
   check_succession();  // not only when told: an agreement that is on disk holds for every run that begins after it
   if (end_) return false;
-  auto record = files_.load({charter_->digest, run});
-  if (!record) {
-    end_ = NodeEnd{NodeEnd::Kind::failed, record.error().text()};
-    return false;
-  }
   stop_task();
   timers_.clear();
   round::ParticipantSetup setup{.owner = options_.config.owner,
@@ -448,7 +450,7 @@ bool Node::begin_run(std::uint64_t run) {
                                   const LedgerRound* known = ledger_->state().round({charter_->digest, run, number});
                                   return known == nullptr ? std::nullopt : known->receipt;
                                 }};
-  machine_.emplace(std::move(setup), std::move(*record));
+  machine_.emplace(std::move(setup), record_of(ledger_->state(), {charter_->digest, run}));
   return true;
 }
 

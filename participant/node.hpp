@@ -78,8 +78,9 @@ class Node {
   boost::asio::awaitable<void> on_offer(const protocols::messages::Offer& offer);
   protocols::channel::EnclaveExpectation expectation();
   attest::Decision gate(const protocols::round::OfferedTask& offered);
+  bool order_allowed(const attest::RunOrder& order);
   bool begin_run(std::uint64_t run);
-  Result<void> resume();
+  void resume();
   boost::asio::awaitable<void> watch_folders();
   boost::asio::awaitable<void> check_withdrawal();
   void check_succession();
@@ -116,6 +117,7 @@ class Node {
   boost::asio::any_io_executor executor_;
   std::shared_ptr<base::Log> log_;
   std::shared_ptr<const attest::Charter> charter_;
+  std::optional<base::Sha256> allowed_order_;  ///< digest of the last run order that was judged and allowed
   base::PrivateKey tls_, witness_;
   std::unique_ptr<Ledger> ledger_;
   UpdateStore updates_;

@@ -124,12 +124,12 @@ void Node::perform_local(const round::ParticipantStep& step) {
 
 Result<void> Node::charge(const round::Charge& step) {
   const RoundId id = round_id(step.round);
-  if (auto served = ledger_->serve(id.of(), *step.record.receipt_key); !served) return served;
-  if (auto charged = ledger_->charge({id, charter_->manifest.study, step.task, step.record.offer}); !charged)
-    return charged;
+  const Charge charge{
+      id, charter_->manifest.study, step.task, step.record.offer, step.record.order, step.record.withdrawn};
+  if (auto charged = ledger_->charge(charge, *step.record.receipt_key); !charged) return charged;
   log_->event("charged", fmt::format("run {} round {}: {} charged to the ledger", id.run, id.round, step.task),
               {{"run", id.run}, {"round", id.round}, {"task", step.task}, {"train_round", step.train_round}});
-  return files_.save(charter_->digest, step.record);
+  return {};
 }
 
 Result<void> Node::store(const round::StoreUpdate& step) {
@@ -144,29 +144,29 @@ Result<void> Node::store(const round::StoreUpdate& step) {
       fmt::format("run {} round {}: update of {} stored, now announced", id.run, id.round,
                   base::size_text(stored->length)),
       {{"run", id.run}, {"round", id.round}, {"bytes", stored->length}, {"update", base::digest_text(stored->digest)}});
-  return files_.save(charter_->digest, step.record);
+  return {};
 }
 
 Result<void> Node::sign(const round::SignReceipt& step) {
   const auto receipt = round::SignedReceipt::parse(step.receipt);
   if (!receipt) return receipt.error();
   const RoundId id = round_id(step.round);
-  if (auto recorded = ledger_->sign_receipt(id, receipt->digest, step.receipt); !recorded) return recorded;
+  const auto recorded = ledger_->sign_receipt(id, receipt->digest, step.receipt, *step.record.receipt_key);
+  if (!recorded) return recorded;
   log_->event("signed", fmt::format("run {} round {}: receipt signed as a witness", id.run, id.round),
               {{"run", id.run}, {"round", id.round}, {"receipt", base::digest_text(receipt->digest)}});
-  return files_.save(charter_->digest, step.record);
+  return {};
 }
 
 Result<void> Node::keep(const round::Keep& step) {
   const RoundId id = round_id(step.round);
   const auto receipt = round::SignedReceipt::parse(step.committed.receipt);
   if (!receipt) return receipt.error();
-  // Of a run that this witness no longer serves, what the others committed is kept and not recorded as its own word.
+  // Of a run that this witness no longer serves, what the others committed is not recorded as its own word.
   const bool left = ledger_->state().successor(id.charter) && !ledger_->state().begun(id.of());
+  const auto& acknowledgements = step.committed.acknowledgements;
   if (!left)
-    if (auto recorded = ledger_->sign_receipt(id, receipt->digest, step.committed.receipt); !recorded) return recorded;
-  if (auto saved = files_.save_receipt(id, step.committed); !saved) return saved;
-  if (auto saved = files_.save(charter_->digest, step.record); !saved) return saved;
+    if (auto kept = ledger_->commit(id, receipt->digest, step.committed.receipt, acknowledgements); !kept) return kept;
   updates_.remove(id);
   log_->event("committed",
               fmt::format("run {} round {} committed: {} of {} hospitals contributed", id.run, id.round,
@@ -187,7 +187,7 @@ awaitable<void> Node::give_up(const Error& error, std::uint32_t number) {
   stop_task();
   if (error.kind == Error::Kind::denied) {
     co_await decline(error, number);
-    if (const auto resumed = resume(); !resumed) end_ = NodeEnd{NodeEnd::Kind::failed, resumed.error().text()};
+    resume();
     if (machine_ && connection_) co_await perform(machine_->joined(receipt_key_));
   } else {
     end_ = NodeEnd{NodeEnd::Kind::failed, "cannot record what was asked for: " + error.text()};

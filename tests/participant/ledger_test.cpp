@@ -114,7 +114,7 @@ TEST_F(LedgerTest, AWitnessSignsOneReceiptPerRoundEvenAfterARestart) {
   const auto r = ledger->sign_receipt(round(2), digest("fork"), base::view("fork"));
   ASSERT_FALSE(r);
   EXPECT_THAT(r.error().text(), HasSubstr("a witness signs one receipt per round"));
-  EXPECT_EQ(base::text(ledger->state().last_receipt({charter, 1})->second.signed_receipt), "receipt");
+  EXPECT_EQ(base::text(ledger->state().run({charter, 1})->receipts.at(2)), "receipt");
 }
 
 TEST_F(LedgerTest, ARoundBehindTheLastReceiptIsNotDoneAgain) {
@@ -220,6 +220,115 @@ TEST_F(LedgerTest, ACrashAtAnyByteLeavesTheWholeRecordsAndAWorkingLedger) {
   }
   EXPECT_THAT(logged(), HasSubstr("ledger_repaired"));
   EXPECT_THAT(logged(), HasSubstr("of a record that a crash cut off"));
+}
+
+// A whole round as a node writes it, in as few steps as it does.
+Result<void> whole_round(Ledger& ledger, std::uint32_t n) {
+  const base::PublicKey key{digest("key")};
+  const Bytes receipt(700, static_cast<std::uint8_t>(n));
+  const auto id = round(n);
+  if (auto r = ledger.charge(charge(n), key); !r) return r;
+  if (auto r = ledger.record_update(id, {digest("update"), 6, 40}); !r) return r;
+  if (auto r = ledger.sign_receipt(id, base::sha256(receipt), receipt, key); !r) return r;
+  return ledger.commit(id, base::sha256(receipt), receipt, {Bytes(300, 1), Bytes(300, 2)});
+}
+
+// What a reader sees: how many records of each kind.
+struct Seen {
+  std::size_t served = 0, charged = 0, updates = 0, receipts = 0, committed = 0;
+  explicit Seen(const LedgerState& state) {
+    for (const auto& [id, run] : state.runs) served += run.receipt_key ? 1 : 0;
+    for (const auto& [id, r] : state.rounds) {
+      charged += r.charge ? 1 : 0;
+      updates += r.update ? 1 : 0;
+      receipts += r.receipt ? 1 : 0;
+      committed += r.committed ? 1 : 0;
+    }
+  }
+  bool operator==(const Seen&) const = default;
+  std::size_t all() const { return served + charged + updates + receipts + committed; }
+};
+
+TEST_F(LedgerTest, EveryPrefixOfTheFileIsAValidStateThatTellsWhatIsWholeInIt) {
+  {
+    auto ledger = *open();
+    ASSERT_TRUE(whole_round(*ledger, 1));
+    ASSERT_TRUE(whole_round(*ledger, 2));
+  }
+  Seen after((*open())->state());
+  EXPECT_EQ(after.all(), 9u) << "a run served, two rounds with charge, update, receipt and commit";
+  for (std::size_t cut = std::filesystem::file_size(file); cut-- > 0;) {
+    std::filesystem::resize_file(file, cut);
+    const auto state = Ledger::read(folder.path(), "cardiac-2026");  // as open() does, without mending
+    ASSERT_TRUE(state) << "cut at " << cut << ": " << state.error().text();
+    const Seen seen(*state);
+    ASSERT_LE(seen.all(), after.all()) << "cut at " << cut;
+    ASSERT_GE(seen.all() + 1, after.all()) << "cut at " << cut << ": one record less at a time";
+    // By rule: the charge stands before the update, the signature before the commit.
+    ASSERT_GE(seen.charged, seen.updates);
+    ASSERT_GE(seen.receipts, seen.committed);
+    ASSERT_GE(seen.served, std::min<std::size_t>(seen.charged, 1));
+    after = seen;
+  }
+  EXPECT_EQ(after.all(), 0u);
+}
+
+TEST_F(LedgerTest, SectorsThatWereNeverFilledAreACutOffEndAlsoOfSeveralRecords) {
+  std::uint64_t synced = 0;
+  {
+    auto ledger = *open();
+    ASSERT_TRUE(whole_round(*ledger, 1));
+    ASSERT_TRUE(ledger->charge(charge(2)));
+    synced = std::filesystem::file_size(file);
+    const Bytes receipt(700, 7);  // not signed before: receipt and commit are one append of several sectors
+    ASSERT_TRUE(ledger->commit(round(2), base::sha256(receipt), receipt, {Bytes(300, 1), Bytes(300, 2)}));
+  }
+  const Bytes whole = *base::read_file(file, 1 << 20);
+  std::size_t tried = 0;
+  for (std::size_t from = synced / 512 * 512 + 512; from + 8 <= whole.size(); from += 512, ++tried) {
+    Bytes bytes = whole;
+    std::fill(bytes.begin() + static_cast<std::ptrdiff_t>(from), bytes.end(), std::uint8_t{0});
+    ASSERT_TRUE(base::write_file(file, bytes));
+    auto ledger = open();
+    ASSERT_TRUE(ledger) << "zeros from " << from << ": " << ledger.error().text();
+    EXPECT_TRUE((*ledger)->state().round(round(2))->charge);
+    EXPECT_FALSE((*ledger)->state().round(round(2))->committed);
+  }
+  EXPECT_GE(tried, 2u);
+}
+
+TEST_F(LedgerTest, ServingAndChargingAreOneStepAndBothAreRefusedTogether) {
+  const base::PublicKey one{digest("one")}, two{digest("two")};
+  auto ledger = *open();
+  ASSERT_TRUE(ledger->charge(charge(1), one));
+  EXPECT_EQ(ledger->state().run({charter, 1})->receipt_key, one);
+  const auto size = std::filesystem::file_size(file);
+  EXPECT_THAT(ledger->charge(charge(2), two).error().text(), HasSubstr("a participant serves one per run"));
+  EXPECT_THAT(ledger->sign_receipt(round(2), digest("receipt"), base::view("receipt"), two).error().text(),
+              HasSubstr("a participant serves one per run"));
+  Charge other = charge(1);
+  other.offer = digest("another model");
+  EXPECT_THAT(ledger->charge(other, one).error().text(), HasSubstr("charged already for another offer"));
+  EXPECT_EQ(std::filesystem::file_size(file), size) << "a refusal leaves no record";
+}
+
+TEST_F(LedgerTest, ACommittedRoundIsKeptWithItsAcknowledgements) {
+  {
+    auto ledger = *open();
+    ASSERT_TRUE(whole_round(*ledger, 1));
+    const auto size = std::filesystem::file_size(file);
+    ASSERT_TRUE(ledger->commit(round(1), base::sha256(Bytes(700, 1)), Bytes(700, 1), {})) << "the same again";
+    EXPECT_EQ(std::filesystem::file_size(file), size);
+    EXPECT_THAT(ledger->commit(round(1), digest("fork"), base::view("fork"), {}).error().text(),
+                HasSubstr("a witness signs one receipt per round"));
+  }
+  const auto receipts = *Ledger::read_receipts(folder.path(), "cardiac-2026");
+  ASSERT_EQ(receipts.size(), 1u);
+  EXPECT_EQ(receipts[0].id, round(1));
+  EXPECT_EQ(receipts[0].receipt, Bytes(700, 1));
+  EXPECT_EQ(receipts[0].digest, base::sha256(receipts[0].receipt));
+  ASSERT_EQ(receipts[0].acknowledgements.size(), 2u);
+  EXPECT_EQ(receipts[0].acknowledgements[1], Bytes(300, 2));
 }
 
 TEST_F(LedgerTest, BlocksThatWereNeverFilledAreACutOffEnd) {
