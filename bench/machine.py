@@ -59,12 +59,12 @@ def descendants(pid: int, of: dict[int, list[int]] | None = None) -> list[int]:
 
 
 class Peaks:
-    """The largest VmHWM of each role while it runs: the kernel's own high-water mark, asked for a few times a second.
+    """The largest VmHWM of each role while it runs: the kernel's own high-water mark, asked for once a second.
 
     roles: gives the processes of each role now. Of several in one role the largest counts, not their sum.
     """
 
-    def __init__(self, roles, interval: float = 0.5):
+    def __init__(self, roles, interval: float = 1.0):
         self._roles, self._interval = roles, interval
         self.bytes: dict[str, int] = {}
         self._end = threading.Event()

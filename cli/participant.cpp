@@ -6,9 +6,11 @@
 #include <csignal>
 #include <filesystem>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <memory>
 
 #include "attest/simulated/guest.hpp"
+#include "base/encoding.hpp"
 #include "base/file.hpp"
 #include "base/process.hpp"
 #include "cli/command.hpp"
@@ -29,6 +31,7 @@ struct Options {
   bool once = false;
   std::string reason;
   bool undo = false;
+  std::string out;
 };
 
 int exit_code(participant::NodeEnd::Kind kind) {
@@ -96,15 +99,45 @@ int guest() {
   return serve(std::move(options));
 }
 
-int ledger(const Options& o, bool json) {
-  const participant::Config config = participant::load_config(o.config).value();
+/// The data set whose ledger this node keeps.
+std::string data_set_of(const participant::Config& config) {
   const auto charter = attest::parse_charter(base::read_file(config.charter, 64 << 20).value(), config.charter).value();
   const attest::Policy* policy = charter.policy(config.owner);
   if (policy == nullptr || policy->data() == nullptr)
     throw Exception(
         base::denied(config.file, fmt::format("owner: the charter has no data owner \"{}\"", config.owner)));
-  const auto state = participant::Ledger::read(config.ledger_folder, policy->data()->data_set).value();
+  return policy->data()->data_set;
+}
+
+int ledger(const Options& o, bool json) {
+  const participant::Config config = participant::load_config(o.config).value();
+  const auto state = participant::Ledger::read(config.ledger_folder, data_set_of(config)).value();
   fmt::print("{}{}", json ? state.json() : state.text(), json ? "\n" : "");
+  return done;
+}
+
+std::string receipt_file(const participant::RoundId& id) {
+  return fmt::format("{}-run-{}-round-{}.receipt", base::hex(View(id.charter).first(8)), id.run, id.round);
+}
+
+int receipts(const Options& o, bool json) {
+  const participant::Config config = participant::load_config(o.config).value();
+  const auto all = participant::Ledger::read_receipts(config.ledger_folder, data_set_of(config)).value();
+  if (!o.out.empty()) base::make_folder(o.out, 0700).value();
+  std::vector<std::string> lines;
+  for (const participant::LedgerReceipt& r : all) {
+    const std::string charter = base::digest_text(r.id.charter), digest = base::digest_text(r.digest);
+    lines.push_back(json ? fmt::format(R"({{"charter":"{}","run":{},"round":{},"receipt":"{}","acknowledgements":{}}})",
+                                       charter, r.id.run, r.id.round, digest, r.acknowledgements.size())
+                         : fmt::format("run {} round {}: {}, {} witnesses (charter {})", r.id.run, r.id.round, digest,
+                                       r.acknowledgements.size(), charter));
+    if (o.out.empty()) continue;
+    base::Writer w;
+    w.field(r.receipt).u32(static_cast<std::uint32_t>(r.acknowledgements.size()));
+    for (const Bytes& a : r.acknowledgements) w.field(a);
+    base::write_file((std::filesystem::path(o.out) / receipt_file(r.id)).string(), w.bytes(), 0600).value();
+  }
+  fmt::print("{}{}{}\n", json ? "[" : "", fmt::join(lines, json ? "," : "\n"), json ? "]" : "");
   return done;
 }
 
@@ -167,6 +200,8 @@ void setup_participant(CLI::App& app, Context& context) {
   r->add_flag("--once", o->once, "end at the first refusal (exit code 3) instead of trying again");
   r->add_option("--tee", o->tee, "folder of a simulated TEE's platform: node and trainer run inside");
   command("ledger", "what has been charged and signed, for good", ledger);
+  CLI::App* k = command("receipts", "the committed rounds with their witnesses, as the ledger keeps them", receipts);
+  k->add_option("--out", o->out, "a folder: writes each receipt with its acknowledgements");
   CLI::App* w = command("withdraw", "leave the study: signed, shown to every instance", withdraw);
   w->add_option("--reason", o->reason, "kept here, not sent");
   w->add_flag("--undo", o->undo, "take it back, for instances that have not seen it");

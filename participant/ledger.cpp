@@ -353,7 +353,7 @@ Result<Ledger::Payload> Ledger::charge_record(const Charge& charge) const {
 Result<void> Ledger::charge(const Charge& charge) {
   auto charged = charge_record(charge);
   if (!charged) return charged.error();
-  return append({std::move(*charged)});
+  return append({std::move(*charged)}, LedgerFile::Until::next_append);
 }
 
 Result<void> Ledger::charge(const Charge& charge, const base::PublicKey& receipt_key) {
@@ -361,7 +361,7 @@ Result<void> Ledger::charge(const Charge& charge, const base::PublicKey& receipt
   if (!served) return served.error();
   auto charged = charge_record(charge);
   if (!charged) return charged.error();
-  return append({std::move(*served), std::move(*charged)});
+  return append({std::move(*served), std::move(*charged)}, LedgerFile::Until::next_append);
 }
 
 Result<void> Ledger::record_update(const RoundId& id, const StoredUpdate& update) {

@@ -136,10 +136,12 @@ class Ledger {
   Result<void> agree(const base::Sha256& charter, const base::Sha256& successor);
   /// One receipt key per run, ever: a restarted or second instance has another (docs/how-it-works.md).
   Result<void> serve(const RunId& id, const base::PublicKey& receipt_key);
+  /// Nothing leaves for a charge alone: it survives the process at once, and a power cut from record_update() on, which
+  /// comes before the update's first byte. A charge that a power cut takes before was for an answer that never left.
   Result<void> charge(const Charge& charge);
-  /// serve() and charge() in one durable step.
+  /// serve() and charge() in one step, likewise.
   Result<void> charge(const Charge& charge, const base::PublicKey& receipt_key);
-  /// Before the update's digest is announced to anybody.
+  /// Before the update's digest is announced to anybody. Durable, and with it the charge.
   Result<void> record_update(const RoundId& id, const StoredUpdate& update);
   /// Before the acknowledgement is sent: this witness signs one receipt per round, ever.
   Result<void> sign_receipt(const RoundId& id, const base::Sha256& digest, View signed_receipt);

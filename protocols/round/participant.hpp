@@ -65,7 +65,8 @@ struct ParticipantSetup {
 struct Send {
   Message message;
 };
-/// *Durable*: the ledger's entry for this task, then the record. The task counts from here on, whatever becomes of it.
+/// In the ledger, with the record: the process's end takes it no more. On disk at the latest with StoreUpdate, before a
+/// byte of the answer leaves; then the task counts, whatever becomes of it.
 struct Charge {
   std::uint32_t round = 0;
   std::string task;

@@ -5,7 +5,6 @@
 
 #include "base/file.hpp"
 #include "participant/ledger.hpp"
-#include "participant/run_files.hpp"
 #include "participant/succession.hpp"
 #include "participant/withdrawal.hpp"
 #include "tests/participant/temporary.hpp"
@@ -49,30 +48,15 @@ TEST_F(OnDisk, ARecordInALedger) {
     auto file = LedgerFile::open(path, [](View) -> Result<void> { return {}; }).value();
     base::Writer w;
     w.u64(1).field("data set").field("cardiac");
-    ASSERT_TRUE(file.append(w.bytes()));
     base::Writer later;
     later.u64(2).field("noise budget").u64(7);
-    ASSERT_TRUE(file.append(later.bytes()));
+    const std::vector<Bytes> records = {w.bytes(), later.bytes()};
+    ASSERT_TRUE(file.append(records));
   }
   const Bytes before = read(path);
   EXPECT_THAT(Ledger::open(folder.path(), "cardiac", *log).error().text(),
               HasSubstr("a record of the unknown kind \"noise budget\": written by a newer version?"));
   EXPECT_EQ(read(path), before);
-}
-
-TEST_F(OnDisk, ARunsRecord) {
-  const auto files = RunFiles::open(folder.path()).value();
-  const base::Sha256 charter = base::sha256(base::view("charter"));
-  protocols::round::ParticipantRecord record;
-  record.run = 7;
-  ASSERT_TRUE(files.save(charter, record));
-  ASSERT_TRUE(files.load({charter, 7}));
-  const std::string name = base::hex(View(charter).first(8)) + "-run-7.record";
-  std::string text = base::text(read(folder / ("runs/" + name)));
-  const std::string version = "cloister participant record ";
-  text[text.find(version) + version.size()] = '9';
-  base::write_file(folder / ("runs/" + name), base::view(text), 0600).value();
-  EXPECT_THAT(files.load({charter, 7}).error().text(), HasSubstr("wanted \"cloister participant record "));
 }
 
 TEST_F(OnDisk, AWithdrawal) {
