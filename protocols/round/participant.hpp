@@ -12,8 +12,8 @@
 
 namespace cloister::protocols::round {
 
-/// What must survive a restart: one per run, replaced as a whole (write aside, fsync, rename, fsync the folder). Its
-/// size does not grow with the rounds.
+/// What must survive a restart, one per run. Its size does not grow with the rounds. A node makes it from its ledger
+/// (participant/run_files.hpp).
 struct ParticipantRecord {
   std::uint64_t run = 0;
   std::optional<base::PublicKey> receipt_key;  ///< the one that this run is served under

@@ -13,14 +13,14 @@
 //       |                         withdrawals, last receipt}    |   withdrawal it shows; only when the last receipt is
 //       |                                                       |   committed
 //       |<-----------------------------------------------------|
-//    gate; charge, fsync                                        |
+//    gate; charge                                               |
 //       |  Accept {round}     or Decline {round, findings}      |
 //       |----------------------------------------------------->|
 //       |  ModelRequest {model, offset}                         |   not for statistics
 //       |----------------------------------------------------->|
 //       |                  Transfer {"model"}, DATA…            |
 //       |<-----------------------------------------------------|
-//    task in the child; update stored, fsync                    |
+//    task in the child; update stored; it and charge synced     |
 //       |  Update {run, round, digest, length, weight, schema}  |
 //       |----------------------------------------------------->|   every bound is checked before a byte is accepted
 //       |                  Resume {round, offset}               |   or UpdateRefused {round, findings}

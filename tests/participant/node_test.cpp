@@ -157,7 +157,7 @@ struct ShortDeadlines : NodeTest {
   ShortDeadlines() : NodeTest(short_rounds()) {}
   static WorldOptions short_rounds() {
     WorldOptions options;
-    options.round_deadline = "2s";
+    options.round_deadline = "6s";
     return options;
   }
 };
