@@ -2,14 +2,17 @@
 // owners, and N participants over N attested connections, multiplexed in a few processes.
 //
 //   cloister-bench-scale N [--rounds R] [--values V] [--processes P] [--quorum Q] [--cuts PER_SECOND] [--seed S]
-//                        [--series FILE]
+//                        [--series FILE] [--every SECONDS]
 //
 // One JSON object on standard output. The bench itself is launcher and coordinator. With --cuts, connections are cut
 // and participants restarted at that rate, by a seeded schedule. --series: memory and descriptors of every process, one
-// JSON line every half second.
+// JSON line every half second, or as --every says.
 
 #include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
 #include <boost/asio/io_context.hpp>
+#include <boost/asio/redirect_error.hpp>
+#include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <cstdio>
@@ -45,6 +48,7 @@ struct Options {
   std::size_t participants = 0, values = 1000, processes = 4, rounds = 5, quorum = 0;
   Chaos chaos;
   std::string series;
+  double every = 0.5;  ///< seconds between samples
 };
 
 double since(Clock::time_point start) {
@@ -180,16 +184,14 @@ Client start_client(const ScaleStudy& study, std::uint16_t port, std::size_t fir
   const pid_t pid = ::fork();
   if (pid == 0) {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-    int code = 1;
     try {
       Chaos chaos = o.chaos;
       chaos.seed += first, chaos.per_second /= static_cast<double>(o.processes);
-      const ClientFigures found = serve_participants(study, port, first, o.processes, pipe[1], chaos);
-      code = ::write(figures, &found, sizeof found) == sizeof found ? 0 : 1;
+      serve_participants(study, port, first, o.processes, pipe[1], figures, chaos);
     } catch (const std::exception& e) {
       fmt::print(stderr, "participants from {}: {}\n", first, e.what());
     }
-    ::_exit(code);
+    ::_exit(1);
   }
   ::close(pipe[1]);
   return {pid, pipe[0]};
@@ -280,7 +282,7 @@ class Owners {
 // --- The measurement -------------------------------------------------------------------------------------------------
 
 awaitable<void> sample(asio::io_context& io, std::FILE* to, pid_t aggregator, const std::vector<Client>& clients,
-                       const RunFigures& run) {
+                       const RunFigures& run, std::chrono::milliseconds every) {
   asio::steady_timer timer(io);
   const auto start = Clock::now();
   while (run.outcome.empty()) {
@@ -293,8 +295,25 @@ awaitable<void> sample(asio::io_context& io, std::FILE* to, pid_t aggregator, co
                since(start), run.rounds.size(), status_kib(aggregator, "VmRSS"), descriptors(aggregator), rss, open,
                status_kib(::getpid(), "VmRSS"));
     std::fflush(to);
-    timer.expires_after(std::chrono::milliseconds(500));
+    timer.expires_after(every);
     co_await timer.async_wait(asio::use_awaitable);
+  }
+}
+
+/// A process of participants that fails before the run has ended ends the measurement.
+awaitable<void> watch(asio::signal_set& ends, const std::vector<Client>& clients, const RunFigures& run) {
+  while (run.outcome.empty()) {
+    boost::system::error_code cancelled;
+    co_await ends.async_wait(asio::redirect_error(asio::use_awaitable, cancelled));
+    if (cancelled) co_return;
+    for (const Client& c : clients) {
+      siginfo_t how{};
+      ::waitid(P_PID, static_cast<id_t>(c.pid), &how, WEXITED | WNOHANG | WNOWAIT);
+      if (how.si_pid != c.pid || how.si_status == 0) continue;
+      fmt::print(stderr, "cloister-bench-scale: a process of participants failed: {} {}\n",
+                 how.si_code == CLD_EXITED ? "exit code" : "signal", how.si_status);
+      std::_Exit(1);
+    }
   }
 }
 
@@ -334,9 +353,14 @@ int measure(const Options& o, const std::string& bin) {
   const std::uint64_t rss_connected = status_kib(enclave.aggregator, "VmRSS");
 
   RunFigures run;
+  asio::signal_set ends(io, SIGCHLD);
+  asio::co_spawn(io, watch(ends, clients, run), asio::detached);
   std::FILE* series = o.series.empty() ? nullptr : std::fopen(o.series.c_str(), "w");
   if (series != nullptr)
-    asio::co_spawn(io, sample(io, series, enclave.aggregator, clients, run), [](std::exception_ptr) {});
+    asio::co_spawn(io,
+                   sample(io, series, enclave.aggregator, clients, run,
+                          std::chrono::milliseconds(static_cast<int>(o.every * 1e3))),
+                   asio::detached);
   const auto ordered = Clock::now();
   finish(io, owners.run(static_cast<std::uint32_t>(o.rounds), o.quorum, run));
   const double run_seconds = since(ordered), cpu_run = cpu_seconds(enclave.aggregator) - cpu_connected;
@@ -345,11 +369,12 @@ int measure(const Options& o, const std::string& bin) {
   for (const Client& c : clients) {
     ClientFigures one;
     int status = 0;
-    if (::waitpid(c.pid, &status, 0) != c.pid || status != 0 ||
-        ::read(figures[0], &one, sizeof one) != static_cast<ssize_t>(sizeof one))
+    while (::waitpid(c.pid, &status, 0) != c.pid)
+      if (errno != EINTR) throw std::runtime_error("a process of participants is gone");
+    if (status != 0 || ::read(figures[0], &one, sizeof one) != static_cast<ssize_t>(sizeof one))
       throw std::runtime_error("a process of participants failed");
     all.bytes_in += one.bytes_in, all.bytes_out += one.bytes_out, all.ended_done += one.ended_done;
-    all.cuts += one.cuts, all.restarts += one.restarts;
+    all.cuts += one.cuts, all.restarts += one.restarts, all.late += one.late;
   }
   if (series != nullptr) std::fclose(series);
   if (run.outcome != "done" || run.rounds.size() != o.rounds || all.ended_done != o.participants)
@@ -365,14 +390,14 @@ int measure(const Options& o, const std::string& bin) {
       R"("aggregator_start_seconds":{:.3f},"connect_seconds":{:.3f},"connection_cpu_us":{:.1f},"run_seconds":{:.3f},)"
       R"("round_seconds":{:.6f},"update_cpu_us":{:.1f},"update_wall_us":{:.1f},"bytes_down":{:.0f},"bytes_up":{:.0f},)"
       R"("bytes_beside_the_numbers":{:.0f},"idle_rss_bytes":{:.0f},"rss_alone_bytes":{},"rss_connected_bytes":{},)"
-      R"("peak_rss_bytes":{},"cuts":{},"restarts":{}}})"
+      R"("peak_rss_bytes":{},"cuts":{},"restarts":{},"late":{}}})"
       "\n",
       o.participants, o.rounds, o.values, study.charter_file.size(), study.founding_seconds, study.loading_seconds,
       start_seconds, connect_seconds, (cpu_connected - cpu_alone) * 1e6 / n, run_seconds, rounds[rounds.size() / 2],
       cpu_run * 1e6 / updates, run_seconds * 1e6 / updates, static_cast<double>(all.bytes_in) / updates,
       static_cast<double>(all.bytes_out) / updates, static_cast<double>(all.bytes_in + all.bytes_out) / updates - model,
       (static_cast<double>(rss_connected) - static_cast<double>(rss_alone)) * 1024 / n, rss_alone * 1024,
-      rss_connected * 1024, peak * 1024, all.cuts, all.restarts);
+      rss_connected * 1024, peak * 1024, all.cuts, all.restarts, all.late);
   return 0;
 }
 
@@ -401,6 +426,8 @@ int main(int argc, char** argv) {
         o.chaos.seed = std::stoull(value);
       else if (name == "--series")
         o.series = value;
+      else if (name == "--every")
+        o.every = std::stod(value);
       else
         throw std::invalid_argument("no such option: " + name);
     }

@@ -18,11 +18,13 @@ struct Chaos {
 struct ClientFigures {
   std::uint64_t bytes_in = 0, bytes_out = 0;  ///< since all were connected
   std::uint64_t ended_done = 0, cuts = 0, restarts = 0;
+  std::uint64_t late = 0;  ///< updates that came after their round had closed at its quorum
 };
 
-/// Serves data owners first, first + step, … until their run has ended, on one thread. Writes one byte to `ready` once
-/// all of them are connected. Throws what a participant could not live with.
-ClientFigures serve_participants(const ScaleStudy& study, std::uint16_t port, std::size_t first, std::size_t step,
-                                 int ready, const Chaos& chaos);
+/// Serves data owners first, first + step, … on one thread until their run has ended, writes its ClientFigures to
+/// `figures` and ends the process. Writes one byte to `ready` once all of them are connected. Throws what a participant
+/// could not live with.
+[[noreturn]] void serve_participants(const ScaleStudy& study, std::uint16_t port, std::size_t first, std::size_t step,
+                                     int ready, int figures, const Chaos& chaos);
 
 }  // namespace cloister::bench

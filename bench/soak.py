@@ -114,12 +114,12 @@ def processes(tools: Tools, participants: int, wanted: int, interval: float) -> 
             "rounds_per_second": round(wanted / took, 2), "samples": sampler.samples, "roles": judge(sampler.samples)}
 
 
-def cuts(tools: Tools, participants: int, wanted: int, per_second: float, seed: int) -> dict:
+def cuts(tools: Tools, participants: int, wanted: int, per_second: float, seed: int, every: float) -> dict:
     """Many participants in few processes, whose connections are cut and who are restarted by a seeded schedule."""
     with tempfile.TemporaryDirectory(prefix="cloister-soak-") as folder:
         series = pathlib.Path(folder) / "series"
         done = tools.run("cloister-bench-scale", participants, "--rounds", wanted, "--quorum", max(2, participants * 3 // 4), "--cuts", per_second,
-                         "--seed", seed, "--values", 100, "--series", series, timeout=6 * 3600)
+                         "--seed", seed, "--values", 100, "--series", series, "--every", every, timeout=6 * 3600)
         found = json.loads(done.stdout)
         samples = [{"seconds": s["seconds"], "aggregator": {"rss": s["aggregator_rss_kib"] * 1024, "fds": s["aggregator_fds"]},
                     "participants": {"rss": s["participants_rss_kib"] * 1024, "fds": s["participants_fds"]}}
@@ -148,7 +148,7 @@ def draw(results: list[dict], to: pathlib.Path) -> None:
             a.set_xlabel("seconds")
             a.set_title(f"{label}: {result['participants']} participants, {result['rounds']:,} rounds"
                         + (f", {result['cuts'] + result['restarts']:,} cuts" if result["kind"] == "cuts" else ""), fontsize=9)
-            a.set_yscale("log")
+            a.set_ylim(bottom=0)
             a.grid(alpha=0.3)
             a.legend(fontsize=7)
     figure.savefig(to, dpi=130)
@@ -184,7 +184,7 @@ def main() -> int:
             results.append(processes(tools, a.participants or 3, a.rounds or 10_000, a.interval))
         if a.kind in ("cuts", "all"):
             say("cuts and restarts")
-            results.append(cuts(tools, a.participants or 200, a.rounds or 2_000, a.cuts_per_second, a.seed))
+            results.append(cuts(tools, a.participants or 200, a.rounds or 2_000, a.cuts_per_second, a.seed, a.interval))
     except Failed as error:
         print(f"soak: {error}", file=sys.stderr)
         return 1

@@ -41,8 +41,7 @@ Follower::Follower(const attest::Charter& charter, Store& store, const Run& run,
       receipt_key_(coordinator::receipt_key(charter, run.record).value()),
       changed_(std::move(changed)),
       status_(std::move(status)) {
-  for (const Receipt& receipt : store.receipts(id_))
-    chain_.push_back(round::SignedReceipt::parse(receipt.receipt).value());
+  if (const auto last = store.receipt(id_, 0)) last_ = round::SignedReceipt::parse(*last).value();
 }
 
 Result<std::optional<End>> Follower::on(const Frame& frame, Time at) {
@@ -89,10 +88,12 @@ Result<void> Follower::on_status(const messages::RunStatus& status) {
   return {};
 }
 
-const round::SignedReceipt* Follower::receipt(std::uint32_t number) const {
-  for (const auto& receipt : chain_)
-    if (receipt.receipt.round == number) return &receipt;
-  return nullptr;
+std::optional<round::SignedReceipt> Follower::receipt(std::uint32_t number) const {
+  if (last_ && last_->receipt.round == number) return last_;
+  if (!last_ || number == 0 || number > last_->receipt.round) return std::nullopt;
+  const auto stored = store_.receipt(id_, number);
+  if (!stored) return std::nullopt;
+  return round::SignedReceipt::parse(*stored).value();
 }
 
 Result<void> Follower::check_instance(const messages::ReceiptRecord& message, Time at) {
@@ -119,7 +120,7 @@ Result<void> Follower::on_receipt(const messages::ReceiptRecord& message, Time a
   if (!parsed) return parsed.error();
   const std::string where = "receipt of round " + std::to_string(parsed->receipt.round);
   if (auto checked = check_run(parsed->receipt.run, where); !checked) return checked.error();
-  if (const auto* known = receipt(parsed->receipt.round)) {  // told again after a cut
+  if (const auto known = receipt(parsed->receipt.round)) {  // told again after a cut
     if (known->digest == parsed->digest) return {};
     return base::untrusted(where, "the enclave showed another receipt for this round before; one of the two is a fork");
   }
@@ -129,16 +130,17 @@ Result<void> Follower::on_receipt(const messages::ReceiptRecord& message, Time a
   if (parsed->receipt.order != order_digest_)
     return base::untrusted(where, "order: wanted the order that was given, " + base::digest_text(order_digest_) +
                                       "; found " + base::digest_text(parsed->receipt.order));
-  const round::SignedReceipt* previous = chain_.empty() ? nullptr : &chain_.back();
+  const round::SignedReceipt* previous = last_ ? &*last_ : nullptr;
   if (auto link = round::verify_link(*parsed, previous, charter_, receipt_key_); !link) return link.error();
   Receipt row{parsed->receipt.round, base::copy(base::view(message.receipt())), {}};
   for (const std::string& acknowledgement : message.acknowledgements())
     row.acknowledgements.push_back(base::copy(base::view(acknowledgement)));
   if (auto quorum = round::verify_quorum(*parsed, row.acknowledgements, charter_); !quorum) return quorum.error();
   auto added = store_.add_receipt(
-      id_, row, receipt_event(parsed->receipt.json(&charter_.manifest), parsed->digest, row.acknowledgements.size()), at);
+      id_, row, receipt_event(parsed->receipt.json(&charter_.manifest), parsed->digest, row.acknowledgements.size()),
+      at);
   if (!added) return added.error();
-  chain_.push_back(std::move(*parsed));
+  last_ = std::move(*parsed);
   changed_();
   return {};
 }
@@ -163,7 +165,7 @@ Result<void> Follower::on_result(const messages::Result& message, Time at) {
   if (!announced) return announced.error();
   // By rule: nothing leaves before its receipt is committed, so a result follows its receipt and is the one it
   // names.
-  const round::SignedReceipt* committed = receipt(message.round());
+  const auto committed = receipt(message.round());
   if (!committed) return base::untrusted(where, "wanted a committed receipt of that round before it; found none");
   const auto& named = message.kind() == "model" ? committed->receipt.model_out : committed->receipt.result;
   if (!named || *named != *announced)
@@ -217,11 +219,11 @@ Result<End> Follower::on_end(const messages::RunEnd& end) {
   if (!order) return order.error();
   const auto settings = attest::complete_settings(charter_.manifest, order->settings);
   if (!settings) return settings.error();
-  const std::size_t rounds = round::schedule(charter_.manifest, *settings).size();
-  if (chain_.size() != rounds)
+  const std::uint32_t rounds = round::schedule_length(charter_.manifest, *settings);
+  if (round() != rounds)
     return base::untrusted("RunEnd", "wanted " + std::to_string(rounds) + " committed rounds before \"done\"; found " +
-                                         std::to_string(chain_.size()));
-  const auto& model = chain_.back().receipt.model_out;
+                                         std::to_string(round()));
+  const auto model = last_ ? last_->receipt.model_out : std::nullopt;
   if (!end.final_model().empty() && (!model || base::text(*model) != end.final_model()))
     return base::untrusted("RunEnd", "its final model is not the last receipt's");
   if (charter_.manifest.publish_model != "never" && model && !published(*model))

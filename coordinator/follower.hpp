@@ -35,7 +35,7 @@ class Follower {
   void cut() { model_.reset(); }
   /// The bytes of a model are on their way.
   bool receiving() const { return model_ != nullptr; }
-  std::uint32_t round() const { return chain_.empty() ? 0 : chain_.back().receipt.round; }
+  std::uint32_t round() const { return last_ ? last_->receipt.round : 0; }
 
  private:
   struct Model;
@@ -47,7 +47,8 @@ class Follower {
   Result<void> on_data(View bytes, Time at);
   Result<End> on_end(const messages::RunEnd& end);
   Result<void> check_run(std::uint64_t run, std::string_view message) const;
-  const protocols::round::SignedReceipt* receipt(std::uint32_t round) const;
+  /// A stored receipt of this run; nothing when that round has none.
+  std::optional<protocols::round::SignedReceipt> receipt(std::uint32_t round) const;
   bool published(const base::Sha256& model) const;
   Result<void> keep(const Published& published, std::optional<double> auc, Time at);
 
@@ -59,8 +60,8 @@ class Follower {
   base::PublicKey receipt_key_;
   std::function<void()> changed_;
   std::function<void(std::string)> status_;
-  std::vector<protocols::round::SignedReceipt> chain_;
-  std::shared_ptr<Model> model_;  ///< announced, still coming
+  std::optional<protocols::round::SignedReceipt> last_;  ///< stored; those before it are the store's
+  std::shared_ptr<Model> model_;                         ///< announced, still coming
 };
 
 }  // namespace cloister::coordinator

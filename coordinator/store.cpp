@@ -372,6 +372,20 @@ Result<bool> Store::add_receipt(const RunId& id, const Receipt& receipt, const s
   });
 }
 
+std::optional<Bytes> Store::receipt(const RunId& id, std::uint32_t round) {
+  return guarded([&]() -> std::optional<Bytes> {
+    const Key key(id);
+    const long long number = round;
+    std::string body;
+    db_->sql
+        << "SELECT body FROM receipts WHERE charter = :c AND run = :r AND (round = :n OR :n2 = 0) ORDER BY round DESC"
+           " LIMIT 1",
+        use(key.charter), use(key.run), use(number), use(number), into(body);
+    if (!db_->sql.got_data()) return std::nullopt;
+    return unhex(body);
+  });
+}
+
 std::vector<Receipt> Store::receipts(const RunId& id) {
   return guarded([&] {
     const Key key(id);

@@ -137,6 +137,8 @@ class Store {
   /// gives false; another receipt for a round that has one is untrusted.
   Result<bool> add_receipt(const RunId& id, const Receipt& receipt, const std::string& event, Time at);
   std::vector<Receipt> receipts(const RunId& id);
+  /// The signed receipt of one round; of the last one for round 0. Nothing when there is none.
+  std::optional<Bytes> receipt(const RunId& id, std::uint32_t round);
 
   /// A published result, likewise. A model's file must be there already (ModelFile::keep).
   Result<bool> add_result(const RunId& id, const Published& result, const std::string& event, Time at);
