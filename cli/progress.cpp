@@ -33,7 +33,9 @@ std::string auc_text(const json& event) {
 }
 
 std::string transfer(const json& object) {
-  return "in " + base::size_text(number(object, "bytes_in")) + ", out " + base::size_text(number(object, "bytes_out"));
+  const std::uint64_t again = number(object, "bytes_repeated");
+  return "in " + base::size_text(number(object, "bytes_in")) + ", out " + base::size_text(number(object, "bytes_out")) +
+         (again == 0 ? "" : ", again " + base::size_text(again));
 }
 
 /// Who did not contribute, with the reason: from a receipt's members.

@@ -109,7 +109,8 @@ std::string status_event(const messages::RunStatus& status) {
                        {"state", member.state()},
                        {"reason", member.reason()},
                        {"bytes_in", member.bytes_in()},
-                       {"bytes_out", member.bytes_out()}});
+                       {"bytes_out", member.bytes_out()},
+                       {"bytes_repeated", member.bytes_repeated()}});
   ordered_json counts = ordered_json::object();
   for (const auto& count : status.counts()) counts[count.state()] = count.count();
   return dump({{"event", "status"},
@@ -121,6 +122,7 @@ std::string status_event(const messages::RunStatus& status) {
                {"counts", std::move(counts)},
                {"bytes_in", status.bytes_in()},
                {"bytes_out", status.bytes_out()},
+               {"bytes_repeated", status.bytes_repeated()},
                {"ms", status.milliseconds()}});
 }
 

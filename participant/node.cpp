@@ -27,6 +27,7 @@ using std::chrono::steady_clock;
 namespace {
 
 constexpr std::chrono::seconds trainer_start{60};  // loading libtorch on a busy machine
+constexpr int task_attempts = 2;                   // of a task whose trainer dies
 
 messages::ParticipantHello idle_hello(const std::optional<StoredWithdrawal>& withdrawal) {
   messages::ParticipantHello hello;
@@ -348,6 +349,7 @@ awaitable<void> Node::on(Received& received) {
     if (!machine_) connection_->close();
     co_return;
   }
+  if (const auto* transfer = std::get_if<messages::Transfer>(&*message)) repeated_in_ += transfer->repeated();
   if (const auto* offer = std::get_if<messages::Offer>(&*message)) {
     co_await on_offer(*offer);
     co_return;
@@ -420,7 +422,7 @@ Node::Steps Node::model_arrived() {
   log_->event("downloaded",
               holds ? fmt::format("model of {} received", base::size_text(model_.length()))
                     : "the model that came has another digest",
-              {{"bytes", model_.length()}, {"model", base::digest_text(digest)}});
+              {{"bytes", model_.length()}, {"model", base::digest_text(digest)}, {"repeated", repeated_in_}});
   return holds ? machine_->model_ready(digest) : machine_->model_broken(digest);
 }
 
@@ -487,21 +489,32 @@ awaitable<void> Node::ensure_trainer(const attest::Settings& settings) {
 
 awaitable<void> Node::task(std::uint64_t number, round::RunTask asked) {
   const std::uint32_t n = asked.offered.round;
-  try {
-    co_await ensure_trainer(asked.offered.settings);  // it may have been stopped with an earlier task
-    const std::shared_ptr<Trainer> trainer = trainer_;
-    if (!trainer) throw Exception(base::unavailable("trainer", trainer_failure_));
-    TaskRequest request;
-    request.task = asked.offered.task;
-    request.round = n;
-    request.model_bytes = asked.model ? model_.length() : 0;
-    request.statistics = asked.statistics;
-    const auto deadline = steady_clock::now() + asked.offered.deadline;
-    TaskAnswer answer = co_await trainer->run(request, deadline);
-    inbox_.push(TaskDone{number, n, std::move(answer)});
-  } catch (const Exception& e) {
-    inbox_.push(TaskFailed{number, n, e.what()});
+  const auto deadline = steady_clock::now() + asked.offered.deadline;
+  std::string failure;
+  for (int attempt = 1; attempt <= task_attempts; ++attempt) {
+    std::shared_ptr<Trainer> trainer;
+    try {
+      co_await ensure_trainer(asked.offered.settings);  // it may have been stopped with an earlier task
+      trainer = trainer_;
+      if (!trainer) throw Exception(base::unavailable("trainer", trainer_failure_));
+      TaskRequest request;
+      request.task = asked.offered.task;
+      request.round = n;
+      request.model_bytes = asked.model ? model_.length() : 0;
+      request.statistics = asked.statistics;
+      TaskAnswer answer = co_await trainer->run(request, deadline);
+      inbox_.push(TaskDone{number, n, std::move(answer)});
+      co_return;
+    } catch (const Exception& e) {
+      failure = e.what();
+    }
+    // Somebody killed it, or the system did: the task is asked of another one. An answer that is wrong stays wrong.
+    if (number != task_ || !trainer || !trainer->died()) break;
+    log_->event("trainer_died", fmt::format("run {} round {}: {}", machine_->run(), n, failure),
+                {{"run", machine_->run()}, {"round", n}, {"attempt", attempt}, {"reason", failure}});
+    trainer_.reset();
   }
+  inbox_.push(TaskFailed{number, n, failure});
 }
 
 awaitable<void> Node::on(TaskDone& done) {

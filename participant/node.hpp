@@ -98,6 +98,8 @@ class Node {
   Result<void> store(const protocols::round::StoreUpdate& step);
   Result<void> sign(const protocols::round::SignReceipt& step);
   Result<void> keep(const protocols::round::Keep& step);
+  /// Counts what is sent again after a cut, and tells the aggregator in the transfer's header.
+  protocols::round::Message counted(const protocols::round::Message& message);
   Result<Steps> need_model(const protocols::round::NeedModel& step);
   Steps model_arrived();
   boost::asio::awaitable<Steps> send_update(const protocols::round::SendUpdate& step);
@@ -140,7 +142,13 @@ class Node {
     std::uint64_t left = 0;
   };
   std::optional<Incoming> incoming_;  ///< DATA frames of a model that are under way
-  base::PublicKey receipt_key_;       ///< of the instance on the open connection
+  struct Uploaded {
+    RoundId round;
+    std::uint64_t up_to = 0;     ///< bytes of that round's update that were ever given to a connection
+    std::uint64_t repeated = 0;  ///< of the transfer under way
+  } uploaded_;
+  std::uint64_t repeated_in_ = 0;  ///< bytes of the present model that the aggregator sent again
+  base::PublicKey receipt_key_;    ///< of the instance on the open connection
 
   std::shared_ptr<Trainer> trainer_;
   std::optional<std::uint64_t> trainer_run_;  ///< whose settings it was started with

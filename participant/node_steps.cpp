@@ -63,7 +63,8 @@ awaitable<void> Node::perform(Steps steps) {
     Result<void> durable;
     std::uint32_t number = 0;
     if (const auto* s = as<round::Send>(step)) {
-      co_await send(s->message);
+      const round::Message message = counted(s->message);
+      co_await send(message);
     } else if (const auto* charged = as<round::Charge>(step)) {
       durable = charge(*charged);
       number = charged->round;
@@ -214,6 +215,7 @@ awaitable<void> Node::decline(Error error, std::uint32_t number) {
 Result<Node::Steps> Node::need_model(const round::NeedModel& step) {
   // The charter's schema says how long a model is: no other length is worth the room.
   if (step.length != aggregation::model_length(formats_.at("train").schema)) return machine_->model_broken(step.digest);
+  if (model_.digest() != step.digest) repeated_in_ = 0;
   if (auto wanted = model_.want(step.digest, step.length); !wanted) return wanted.error();
   if (model_.holds()) return machine_->model_ready(step.digest);
   if (model_.received() == step.length) {
@@ -233,6 +235,17 @@ awaitable<Result<StoredUpdate>> Node::put_aside(RoundId id, View update, std::ui
   co_return std::move(*stored);
 }
 
+round::Message Node::counted(const round::Message& message) {
+  const auto* transfer = std::get_if<messages::Transfer>(&message);
+  if (transfer == nullptr) return message;
+  const RoundId id = round_id(machine_->record().stored);
+  if (uploaded_.round != id) uploaded_ = {id, 0, 0};
+  uploaded_.repeated = uploaded_.up_to > transfer->offset() ? uploaded_.up_to - transfer->offset() : 0;
+  messages::Transfer out = *transfer;
+  out.set_repeated(uploaded_.repeated);
+  return out;
+}
+
 awaitable<Node::Steps> Node::send_update(const round::SendUpdate& step) {
   const round::ParticipantRecord& record = machine_->record();
   const RoundId id = round_id(step.round);
@@ -240,13 +253,28 @@ awaitable<Node::Steps> Node::send_update(const round::SendUpdate& step) {
   if (!update) co_return machine_->update_lost(step.round, update.error().text());
   if (!connection_) co_return Steps{};
   const protocols::channel::ConnectionPtr connection = connection_;
+  const std::uint64_t before = connection->bytes_sent();
+  const std::uint64_t repeated = uploaded_.repeated;
+  // What the socket took: a little more than the update's bytes, for TLS adds its own.
+  const auto count = [&] {
+    const std::uint64_t given = std::min(step.length, connection->bytes_sent() - before);
+    if (uploaded_.round == id) uploaded_.up_to = std::max(uploaded_.up_to, step.offset + given);
+  };
   try {
     const auto deadline = steady_clock::now() + charter_->manifest.round_deadline;
     co_await with_deadline(send_stored(*connection, *update, step.offset, step.length), deadline,
                            "the aggregator taking an update");
-    log_->event("uploaded", fmt::format("run {} round {}: {} sent", id.run, id.round, base::size_text(step.length)),
-                {{"run", id.run}, {"round", id.round}, {"bytes", step.length}, {"offset", step.offset}});
+    count();
+    log_->event("uploaded",
+                fmt::format("run {} round {}: {} sent{}", id.run, id.round, base::size_text(step.length),
+                            repeated == 0 ? "" : fmt::format(", {} of it again", base::size_text(repeated))),
+                {{"run", id.run},
+                 {"round", id.round},
+                 {"bytes", step.length},
+                 {"offset", step.offset},
+                 {"repeated", repeated}});
   } catch (const Exception&) {
+    count();
     connection->close();  // the link reports it; the next connection resumes
   }
   co_return Steps{};

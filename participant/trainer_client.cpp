@@ -129,6 +129,7 @@ asio::awaitable<std::string> Trainer::ask(std::string line, Deadline deadline, s
     if (e.code() == asio::error::not_found) {
       reason = fmt::format("its answer to {} is longer than {} bytes", what, trainer_line_cap);
     } else {
+      died_ = true;
       reason = fmt::format("it {} instead of answering {}", child_.wait(end_patience), what);
     }
   } catch (const Exception&) {

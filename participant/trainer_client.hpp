@@ -57,6 +57,9 @@ class Trainer {
   const TrainerRecords& records() const { return records_; }
   /// One task at a time. Afterwards the child waits for the next; after a failure it is gone.
   boost::asio::awaitable<TaskAnswer> run(TaskRequest request, Deadline deadline);
+  /// The last failure was its death, which nothing that it was asked explains; a child that answered wrongly has not
+  /// died.
+  bool died() const { return died_; }
   /// Ends the child now: a run() under way throws.
   void stop() noexcept;
 
@@ -72,6 +75,7 @@ class Trainer {
   SharedMemory update_;
   TrainerRecords records_;
   std::string unread_;
+  bool died_ = false;
 };
 
 }  // namespace cloister::participant

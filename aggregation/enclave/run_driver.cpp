@@ -1,6 +1,7 @@
 #include "aggregation/enclave/run_driver.hpp"
 
 #include <boost/asio/post.hpp>
+#include <fmt/format.h>
 
 #include "aggregation/enclave/sealed_log.hpp"
 
@@ -106,6 +107,9 @@ void RunDriver::disconnected(const std::string& owner) {
 void RunDriver::on_frame(const std::string& owner, const channel::Frame& frame) {
   if (frame.type == messages::DATA) return on_data(owner, frame.payload);
   const auto message = round::parse_message(frame.type, frame.payload);
+  if (message)
+    if (const auto* transfer = std::get_if<messages::Transfer>(&*message))
+      said_repeated_[owner] = std::min(transfer->repeated(), transfer->length());
   tell([&] { return message ? machine_.on(owner, *message) : machine_.unexpected(owner, message.error().text()); });
 }
 
@@ -224,11 +228,18 @@ void RunDriver::act(round::SendModel& step) {
   header.set_digest(step.digest.data(), step.digest.size());
   header.set_length(file->size());
   header.set_offset(step.offset);
+  Sent& sent = sent_[step.owner];
+  if (sent.model != step.digest) sent = {step.digest, 0};
+  header.set_repeated(sent.up_to > step.offset ? sent.up_to - step.offset : 0);
+  if (step.offset > 0 || header.repeated() > 0) resumed(step.owner, "model", step.offset, header.repeated());
   link->stream(std::move(header), source_of(file),
-               [weak = weak_from_this(), owner = step.owner, left = file->size() - step.offset](std::size_t n) mutable {
+               [weak = weak_from_this(), owner = step.owner, digest = step.digest, at = step.offset,
+                left = file->size() - step.offset](std::size_t n) mutable {
                  const auto self = weak.lock();
                  if (!self) return;
                  self->traffic_[owner].out += n;
+                 at += n;
+                 if (Sent& had = self->sent_[owner]; had.model == digest) had.up_to = std::max(had.up_to, at);
                  self->show_progress();
                  if ((left -= n) == 0) self->tell([&] { return self->machine_.model_sent(owner); });
                });
@@ -273,10 +284,20 @@ void RunDriver::act(round::OpenSlot& step) {
 
 void RunDriver::act(round::Receive& step) {
   incoming_[step.owner] = {.round = step.round, .left = step.length, .swallow = false};
+  const std::uint64_t repeated = std::min(said_repeated_[step.owner], step.length);
+  if (step.offset > 0 || repeated > 0) resumed(step.owner, "update", step.offset, repeated);
 }
 
 void RunDriver::act(round::Swallow& step) {
   incoming_[step.owner] = {.round = 0, .left = step.length, .swallow = true};
+}
+
+// A transfer goes on where the other side has bytes up to; what was under way at the cut goes a second time.
+void RunDriver::resumed(const std::string& owner, std::string_view what, std::uint64_t offset, std::uint64_t repeated) {
+  traffic_[owner].repeated += repeated;
+  context_.log->event("transfer_resumed",
+                      fmt::format("{}: {} goes on at byte {}; {} bytes are sent again", owner, what, offset, repeated),
+                      {{"run", run()}, {"owner", owner}, {"what", what}, {"offset", offset}, {"repeated", repeated}});
 }
 
 // What an owner has sent and is sending of this round's update is no longer wanted.
@@ -305,6 +326,9 @@ void RunDriver::act(round::Add& step) {
 }
 
 void RunDriver::act(round::Reduce& step) {
+  context_.log->event("round_closed",
+                      fmt::format("round {}: closed with {} updates", step.round, step.contributors.size()),
+                      {{"run", run()}, {"round", step.round}, {"contributors", step.contributors.size()}});
   // The round has closed: what is still on its way takes no memory from what is made now.
   uploads_.reset();
   whole_.clear();
@@ -426,11 +450,14 @@ void RunDriver::show_status() {
     const Traffic& traffic = traffic_[member.owner()];
     member.set_bytes_in(traffic.in);
     member.set_bytes_out(traffic.out);
+    member.set_bytes_repeated(traffic.repeated);
   }
-  std::uint64_t in = 0, out = 0;
-  for (const auto& [owner, traffic] : traffic_) in += traffic.in, out += traffic.out;
+  std::uint64_t in = 0, out = 0, repeated = 0;
+  for (const auto& [owner, traffic] : traffic_)
+    in += traffic.in, out += traffic.out, repeated += traffic.repeated;
   status.set_bytes_in(in);
   status.set_bytes_out(out);
+  status.set_bytes_repeated(repeated);
   status.set_milliseconds(
       static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(shown_ - offered_).count()));
   context_.feed->status(std::move(status));

@@ -63,6 +63,12 @@ class RunDriver : public std::enable_shared_from_this<RunDriver> {
   };
   struct Traffic {
     std::uint64_t in = 0, out = 0;
+    std::uint64_t repeated = 0;  ///< of both: bytes that were on their way before a cut and went again after it
+  };
+  /// How much of which model was ever given to an owner's connections.
+  struct Sent {
+    base::Sha256 model{};
+    std::uint64_t up_to = 0;
   };
   struct Whole {
     std::string owner;
@@ -99,6 +105,7 @@ class RunDriver : public std::enable_shared_from_this<RunDriver> {
   std::size_t slots(const std::string& task) const;
   void on_data(const std::string& owner, View bytes);
   void forget(const std::string& owner);
+  void resumed(const std::string& owner, std::string_view what, std::uint64_t offset, std::uint64_t repeated);
   void complete_next();
   void completed(const Whole& whole, Result<base::Sha256> digest);
   void reduced(std::uint32_t round, Result<Reduced> reduced);
@@ -120,7 +127,9 @@ class RunDriver : public std::enable_shared_from_this<RunDriver> {
   bool completing_ = false;
   std::map<std::string, Incoming> incoming_;
   std::map<std::string, Traffic> traffic_;
-  std::map<std::string, std::uint64_t> frames_;  ///< DATA frames of this round, by owner
+  std::map<std::string, Sent> sent_;
+  std::map<std::string, std::uint64_t> said_repeated_;  ///< of the Transfer that came last, by owner
+  std::map<std::string, std::uint64_t> frames_;         ///< DATA frames of this round, by owner
   std::map<std::string, std::unique_ptr<boost::asio::steady_timer>> deadlines_;
   std::chrono::steady_clock::time_point offered_, shown_;
   boost::asio::steady_timer show_timer_;

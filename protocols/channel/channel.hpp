@@ -71,6 +71,8 @@ class Connection {
   virtual std::uint64_t bytes_received() const = 0;
   /// From now on a LaunchRequest may be as large as a charter: only for a peer that may ask for launches.
   virtual void await_launches() {}
+  /// Of bytes_sent(): what the other end's system has not confirmed yet, so that it may be lost with the connection.
+  virtual std::uint64_t bytes_unconfirmed() const { return 0; }
 };
 
 using ConnectionPtr = std::shared_ptr<Connection>;

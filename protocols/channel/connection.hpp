@@ -31,6 +31,7 @@ class FramedConnection final : public Connection, public std::enable_shared_from
   const Bytes& record() const override { return record_; }
   std::uint64_t bytes_sent() const override { return tls_->bytes_sent(); }
   std::uint64_t bytes_received() const override { return tls_->bytes_received(); }
+  std::uint64_t bytes_unconfirmed() const override { return tls_->bytes_unconfirmed(); }
 
   void await_launches() override { launches_ = true; }
 

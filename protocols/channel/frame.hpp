@@ -29,6 +29,8 @@ constexpr std::size_t cap(MessageType type) {
       return 160 << 10;
     case messages::ACCEPTED:
     case messages::READY:
+    case messages::PING:
+    case messages::PONG:
       return 1 << 10;
     case messages::REFUSAL:
       return 256 << 10;

@@ -6,10 +6,13 @@
 #include <boost/system/system_error.hpp>
 #include <cstring>
 #include <fmt/format.h>
+#include <linux/sockios.h>
+#include <netinet/tcp.h>
 #include <openssl/bio.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "base/deadline.hpp"
@@ -29,6 +32,7 @@ constexpr View alpn_list{alpn, sizeof alpn - 1};
 constexpr std::size_t record_size = 16 << 10;        // RFC 8446 section 5.1
 constexpr std::size_t read_ahead = 128 << 10;        // several records per system call
 constexpr std::size_t keep_buffer = 1 << 20;         // a larger write buffer is given back once it is empty
+constexpr int unsent_at_most = 512 << 10;            // bytes that wait in the system's socket
 constexpr std::uint64_t update_after = 64ULL << 30;  // RFC 8446 section 5.5 allows about 380 GiB per AES-GCM key
 constexpr std::chrono::milliseconds alert_linger{2000};
 
@@ -185,6 +189,8 @@ Tls::Tls(tcp::socket socket, Role role, const base::PrivateKey& key, View dice, 
       ignored;  // options that a socket pair or a dead socket does not take are no reason to fail here
   socket_.set_option(tcp::no_delay(true), ignored);
   socket_.set_option(asio::socket_base::keep_alive(true), ignored);
+  // What the system has taken and not yet sent is lost with a connection and slow to give way to what is urgent.
+  ::setsockopt(socket_.native_handle(), IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent_at_most, sizeof unsent_at_most);
   socket_.native_non_blocking(true, ignored);
   ssl_ = SSL_new(OpenSsl::context(role));
   must(ssl_ != nullptr && SSL_set_app_data(ssl_, this) == 1);
@@ -195,6 +201,12 @@ Tls::Tls(tcp::socket socket, Role role, const base::PrivateKey& key, View dice, 
   must(SSL_use_certificate_ASN1(ssl_, own_certificate_.data(), static_cast<int>(own_certificate_.size())) == 1);
   must(SSL_use_PrivateKey(ssl_, key.get()) == 1);
   role == Role::server ? SSL_set_accept_state(ssl_) : SSL_set_connect_state(ssl_);
+}
+
+std::uint64_t Tls::bytes_unconfirmed() const {
+  int queued = 0;
+  const int fd = const_cast<tcp::socket&>(socket_).native_handle();
+  return closed_ || ::ioctl(fd, SIOCOUTQ, &queued) != 0 ? 0 : static_cast<std::uint64_t>(std::max(queued, 0));
 }
 
 Tls::~Tls() {

@@ -62,6 +62,7 @@ class Tls {
   const std::string& name() const { return name_; }
   std::uint64_t bytes_sent() const { return sent_; }
   std::uint64_t bytes_received() const { return received_; }
+  std::uint64_t bytes_unconfirmed() const;  ///< sent, and not acknowledged by the peer's TCP
 
  private:
   friend struct OpenSsl;  // its callbacks
