@@ -1,6 +1,8 @@
 #include "participant/link.hpp"
 
 #include <algorithm>
+#include <boost/asio/experimental/awaitable_operators.hpp>
+#include <boost/asio/multiple_exceptions.hpp>
 #include <fmt/format.h>
 
 namespace cloister::participant {
@@ -26,6 +28,7 @@ Link::Link(asio::any_io_executor executor, LinkOptions options, Inbox& inbox, st
       inbox_(inbox),
       log_(std::move(log)),
       timer_(executor),
+      pulse_(executor),
       next_pause_(options_.first_pause) {}
 
 asio::awaitable<void> Link::run() {
@@ -45,6 +48,7 @@ asio::awaitable<void> Link::run() {
     } catch (const std::exception& e) {
       reason = e.what();
     }
+    if (connection_) connection_->close();  // whoever still sends on it stops now
     connection_.reset();
     if (stopped_) break;
     report(reason, refused);
@@ -74,12 +78,19 @@ asio::awaitable<void> Link::serve() {
   next_pause_ = options_.first_pause;
   last_reason_.clear();
   inbox_.push(Opened{connection_});
-  co_await read(*connection_);
+  using namespace asio::experimental::awaitable_operators;
+  try {
+    co_await (read(*connection_) && feel_pulse(*connection_));  // neither returns; what one throws ends the other
+  } catch (const asio::multiple_exceptions& e) {
+    std::rethrow_exception(e.first_exception());
+  }
 }
 
 asio::awaitable<void> Link::read(Connection& connection) {
   for (;;) {
+    inbox_full_ = true;
     co_await inbox_.room();
+    inbox_full_ = false;
     protocols::channel::Frame frame;
     bool due = false;
     if (idle_) {
@@ -93,9 +104,36 @@ asio::awaitable<void> Link::read(Connection& connection) {
       frame = co_await connection.receive();
     }
     // Evidence is no older than the policy says when a new round begins; a round that has begun is not interrupted.
+    if (frame.type == protocols::messages::PONG) continue;
     if (due || (frame.type == protocols::messages::OFFER && steady_clock::now() >= renew_at_))
       co_await renew(connection);
     if (!due) inbox_.push(Received{std::move(frame)});
+  }
+}
+
+// Bytes that came, and bytes that went and were confirmed, are a sign of life. After half a deadline without any the
+// enclave is asked for one; a whole deadline later the link is dead.
+asio::awaitable<void> Link::feel_pulse(Connection& connection) {
+  const auto moved = [&] {
+    return connection.bytes_received() + connection.bytes_sent() - connection.bytes_unconfirmed();
+  };
+  std::uint64_t before = moved();
+  bool asked = false;
+  for (;;) {
+    pulse_.expires_after(asked ? options_.deadline : options_.deadline / 2);
+    co_await pulse_.async_wait(asio::use_awaitable);
+    if (const bool alive = inbox_full_ || moved() != before; !alive && asked)
+      throw Exception(base::unavailable("aggregator", fmt::format("the link is dead: nothing has moved on it for {}",
+                                                                  base::text(options_.deadline * 3 / 2))));
+    else
+      asked = !alive;
+    if (asked) {
+      // It may have to wait behind an update that the link does not take: that is silence too.
+      const protocols::messages::Ping ping;
+      co_await with_deadline(connection.send(protocols::messages::PING, ping), steady_clock::now() + options_.deadline,
+                             "the aggregator taking a question");
+    }
+    before = moved();
   }
 }
 

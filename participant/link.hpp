@@ -1,6 +1,8 @@
 #pragma once
 // Keeps the node connected: dials the enclave, again and again with growing pauses while nobody answers, slowly after a
 // refusal; reads frames into the inbox; asks for fresh evidence at the interval that the policy names, between rounds.
+// A link on which nothing moves is asked for a sign of life, and given up when none comes: a VPN that dropped, or a
+// proxy that forgot us, says nothing by itself.
 
 #include <chrono>
 #include <functional>
@@ -39,6 +41,8 @@ class Link {
  private:
   boost::asio::awaitable<void> serve();
   boost::asio::awaitable<void> read(protocols::channel::Connection& connection);
+  /// Beside read(): throws unavailable when the link is dead.
+  boost::asio::awaitable<void> feel_pulse(protocols::channel::Connection& connection);
   boost::asio::awaitable<void> renew(protocols::channel::Connection& connection);
   boost::asio::awaitable<void> pause(std::chrono::milliseconds length);
   void report(std::string reason, bool refused);
@@ -46,12 +50,13 @@ class Link {
   LinkOptions options_;
   Inbox& inbox_;
   std::shared_ptr<base::Log> log_;
-  boost::asio::steady_timer timer_;
+  boost::asio::steady_timer timer_, pulse_;
   protocols::channel::ConnectionPtr connection_;
   std::chrono::milliseconds next_pause_{};
   base::Deadline renew_at_{};
   std::string last_reason_;
   bool idle_ = true;
+  bool inbox_full_ = false;  ///< nothing is read because of us, not because of the link
   bool stopped_ = false;
 };
 

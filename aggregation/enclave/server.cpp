@@ -3,6 +3,7 @@
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/experimental/awaitable_operators.hpp>
 #include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/multiple_exceptions.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <fmt/format.h>
 
@@ -242,6 +243,8 @@ awaitable<void> Server::session(tcp::socket socket) {
   std::string why = "closed";
   try {
     co_await (read(link) && link->pump());
+  } catch (const asio::multiple_exceptions& e) {
+    why = reason_of(e.first_exception());  // the second one is only the end that follows
   } catch (const std::exception& e) {
     why = e.what();
   }

@@ -232,6 +232,10 @@ awaitable<void> Server::participant(LinkPtr link) {
     const auto it = participants_.find(link->owner());
     if (it == participants_.end() || it->second.link != link) co_return;  // replaced meanwhile
     if (link->refusing()) continue;
+    if (frame.type == messages::PING) {  // a peer that asks and does not listen is closed when its queue is full
+      link->send(messages::PONG, messages::Pong());
+      continue;
+    }
     if (!run_) {
       between_runs(link, frame);
     } else {
