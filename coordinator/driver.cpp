@@ -259,6 +259,13 @@ awaitable<End> Driver::listen(Follower& follower, bool& heard) {
   }
 }
 
+/// An enclave that is gone together with its launcher's link: the machine, or the launcher, is what people look at
+/// first.
+std::string Driver::launcher_text() const {
+  if (!instance_ || instance_->launcher_lost().empty()) return "";
+  return "; the launcher's link is lost too: " + instance_->launcher_lost();
+}
+
 awaitable<void> Driver::follow(RunId id, bool told) {
   const Run run = *store_.run(id);
   Follower follower(
@@ -294,8 +301,8 @@ awaitable<void> Driver::follow(RunId id, bool told) {
     if (heard) until = steady_clock::now() + patience(), wait = first_pause, known = true;
     told = true;
     if (steady_clock::now() + wait > until)
-      throw Exception(
-          base::unavailable("aggregator", "it is gone; no answer for " + base::text(patience()) + ", last: " + cut));
+      throw Exception(base::unavailable(
+          "aggregator", "it is gone; no answer for " + base::text(patience()) + ", last: " + cut + launcher_text()));
     event(id, attached_event(cut));
     log_->event("aggregator_link_cut", cut, {{"run", id.run}, {"again_ms", wait.count()}});
     co_await pause(wait);

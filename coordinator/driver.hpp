@@ -88,6 +88,7 @@ class Driver {
   void finish(const RunId& id, RunState state, const std::string& reason);
   void event(const RunId& id, const std::string& json);
   std::shared_ptr<Instance> make_instance();
+  std::string launcher_text() const;
   bool cancelled(std::uint64_t run) const { return cancel_ && cancel_->run == run; }
   std::chrono::milliseconds patience() const { return 2 * charter().manifest.channel_deadline; }
 

@@ -77,6 +77,7 @@ awaitable<void> Instance::launch(std::string why) {
     try {
       if (failure) std::rethrow_exception(failure);
     } catch (const std::exception& e) {
+      self->launcher_lost_ = e.what();
       self->log_->event("launcher_link_cut", e.what(), {{"instance", self->name_}});
     }
   });

@@ -43,6 +43,8 @@ class Instance : public std::enable_shared_from_this<Instance> {
 
   /// The launcher's word that it has ended.
   const std::optional<std::string>& ended() const { return ended_; }
+  /// Why the launcher's link was lost; empty while it stands, or when there was none.
+  const std::string& launcher_lost() const { return launcher_lost_; }
 
  private:
   awaitable<void> watch(channel::ConnectionPtr link);
@@ -58,6 +60,7 @@ class Instance : public std::enable_shared_from_this<Instance> {
   channel::ConnectionPtr launcher_, enclave_;
   channel::Deadline renew_at_ = channel::Deadline::max();
   std::optional<std::string> ended_;
+  std::string launcher_lost_;
   Notice changed_;
 };
 

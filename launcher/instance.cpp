@@ -109,7 +109,9 @@ asio::awaitable<void> Instance::wait_for_end() {
   co_await ended.async_wait(asio::posix::stream_descriptor::wait_read, asio::redirect_error(asio::use_awaitable, e));
   exit_status_ = process_->reap();
   gone_ = true;
-  if (!ending_) reason_ = fmt::format("the aggregator ended by itself with status {}", exit_status_);
+  if (!ending_)
+    reason_ = exit_status_ > 128 ? fmt::format("its TEE was killed by signal {}", exit_status_ - 128)
+                                 : fmt::format("the aggregator ended by itself with status {}", exit_status_);
   for (asio::steady_timer* t : {&duration_, &kill_, &pause_, &renewal_}) t->cancel();
   if (link_) link_->close();
   while (conversing_) co_await wait(conversation_);
