@@ -30,6 +30,7 @@ class Faults:
 
     cut_after: dict[str, int] = dataclasses.field(default_factory=dict)      # direction -> bytes that still pass
     hold_after: dict[str, int] = dataclasses.field(default_factory=dict)     # likewise; then it waits for allow() or release()
+    hold_turn: dict[str, int] = dataclasses.field(default_factory=dict)      # direction -> from the so-manieth time on that it speaks
     corrupt_at: dict[str, int] = dataclasses.field(default_factory=dict)     # direction -> the byte of which one bit is flipped
     cut_every: float = 0.0                                                   # seconds: each connection lives as long
     cut_at_random: float = 0.0                                               # likewise, on average (exponential)
@@ -60,10 +61,12 @@ class Way:
         try:
             while data := self.source.recv(READ):
                 with self.link.changed:
-                    self.received += len(data)
                     if self.link.last_speaker != self.name:
                         self.link.last_speaker = self.name
                         self.turns += 1
+                        if self.link.faults.hold_turn.get(self.name) == self.turns:
+                            self.limit = self.received
+                    self.received += len(data)
                     self.link.changed.notify_all()
                 if self.link.faults.delay:
                     self.link.wait(self.link.faults.delay)
@@ -128,6 +131,7 @@ class Link:
 
     def __init__(self, number: int, faults: Faults, near: socket.socket, far: socket.socket, seed: int):
         self.number, self.faults = number, faults
+        self.target = far.getpeername()
         self.changed = threading.Condition()
         self.over = self.silent = False
         self.last_speaker = ""
@@ -163,7 +167,9 @@ class Link:
 
     def allow(self, direction: str, more: int) -> None:
         with self.changed:
-            self.way(direction).limit += more
+            way = self.way(direction)
+            if way.limit is not None:
+                way.limit += more
             self.changed.notify_all()
 
     def release(self) -> None:
@@ -210,7 +216,8 @@ class FaultyProxy:
     def __init__(self, faults: Faults | Callable[[int], Faults] | None = None, seed: int = 1):
         self.faults = faults or Faults()
         self.seed = seed
-        self.links: list[Link] = []
+        self.links: list[Link] = []    # a test may take out those that are over
+        self._made = 0
         self.refusing = False          # dials are taken and dropped: the network is down
         self.changed = threading.Condition()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
@@ -220,6 +227,11 @@ class FaultyProxy:
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
+
+    @property
+    def number(self) -> int:
+        """How many connections were made so far."""
+        return self._made
 
     @property
     def link(self) -> Link | None:
@@ -234,7 +246,7 @@ class FaultyProxy:
         """The connection with a number above `after`, once it is made."""
         until = time.monotonic() + seconds
         with self.changed:
-            while len(self.links) <= after:
+            while self._made <= after or not self.links:
                 left = until - time.monotonic()
                 if left <= 0:
                     raise TimeoutError(f"proxy {self.port}: connection {after + 1} was not made within {seconds:.0f} s")
@@ -280,9 +292,9 @@ class FaultyProxy:
                 for s in (near, far):
                     s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 with self.changed:
-                    number = len(self.links) + 1
-                    faults = self.faults(number) if callable(self.faults) else self.faults
-                    link = Link(number, faults, near, far, self.seed)
+                    self._made += 1
+                    faults = self.faults(self._made) if callable(self.faults) else self.faults
+                    link = Link(self._made, faults, near, far, self.seed)
                     self.links.append(link)
                     self.changed.notify_all()
                 near.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
