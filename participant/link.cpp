@@ -112,7 +112,7 @@ asio::awaitable<void> Link::read(Connection& connection) {
 }
 
 // Bytes that came, and bytes that went and were confirmed, are a sign of life. After half a deadline without any the
-// enclave is asked for one; a whole deadline later the link is dead.
+// enclave is asked for one; another half later the link is dead.
 asio::awaitable<void> Link::feel_pulse(Connection& connection) {
   const auto moved = [&] {
     return connection.bytes_received() + connection.bytes_sent() - connection.bytes_unconfirmed();
@@ -120,18 +120,18 @@ asio::awaitable<void> Link::feel_pulse(Connection& connection) {
   std::uint64_t before = moved();
   bool asked = false;
   for (;;) {
-    pulse_.expires_after(asked ? options_.deadline : options_.deadline / 2);
+    pulse_.expires_after(options_.deadline / 2);
     co_await pulse_.async_wait(asio::use_awaitable);
     if (const bool alive = inbox_full_ || moved() != before; !alive && asked)
       throw Exception(base::unavailable("aggregator", fmt::format("the link is dead: nothing has moved on it for {}",
-                                                                  base::text(options_.deadline * 3 / 2))));
+                                                                  base::text(options_.deadline))));
     else
       asked = !alive;
     if (asked) {
       // It may have to wait behind an update that the link does not take: that is silence too.
       const protocols::messages::Ping ping;
-      co_await with_deadline(connection.send(protocols::messages::PING, ping), steady_clock::now() + options_.deadline,
-                             "the aggregator taking a question");
+      co_await with_deadline(connection.send(protocols::messages::PING, ping),
+                             steady_clock::now() + options_.deadline / 2, "the aggregator taking a question");
     }
     before = moved();
   }

@@ -453,8 +453,7 @@ void RunDriver::show_status() {
     member.set_bytes_repeated(traffic.repeated);
   }
   std::uint64_t in = 0, out = 0, repeated = 0;
-  for (const auto& [owner, traffic] : traffic_)
-    in += traffic.in, out += traffic.out, repeated += traffic.repeated;
+  for (const auto& [owner, traffic] : traffic_) in += traffic.in, out += traffic.out, repeated += traffic.repeated;
   status.set_bytes_in(in);
   status.set_bytes_out(out);
   status.set_bytes_repeated(repeated);
