@@ -74,8 +74,8 @@ struct Judged {
 
 Judged check_evidence(const FramedConnection& connection, Prover prover, const RequestContext& context, View request,
                       View authenticator, const VerifyEvidence& verify) {
-  auto proven =
-      read_authenticator(connection.authenticator_keys(prover), request, context, authenticator, connection.peer_key());
+  auto proven = read_authenticator(connection.authenticator_keys(prover), request, context, authenticator,
+                                   connection.peer_key(), &connection.peer_certificate());
   if (!proven)
     return {
         denial(unmet("channel.authenticator", "an authenticator made on this connection for this request (RFC 9261)",
@@ -166,13 +166,18 @@ attest::Decision any_server_key(const base::PublicKey& key) {
 
 }  // namespace
 
-awaitable<ConnectionPtr> connect_enclave(Endpoint to, base::PrivateKey own_tls, EnclaveExpectation expected,
+awaitable<ConnectionPtr> connect_enclave(Endpoint to, Credentials own_tls, EnclaveExpectation expected,
                                          std::optional<attest::Attester> attester, Deadline deadline,
                                          std::shared_ptr<base::Log> log) {
   auto socket = co_await dial(to, deadline);
   auto tls = std::make_unique<Tls>(std::move(socket), Tls::Role::client, own_tls, View(), any_server_key, to.text());
   co_await with_deadline(tls->handshake(), deadline, to.text() + ": TLS handshake");
   auto c = std::make_shared<FramedConnection>(std::move(tls), Tls::Role::client, "aggregator");
+  // Asked at once, so that Hello and evidence come in one journey; nothing of either counts before both are checked.
+  RequestContext context;
+  const Bytes request = send_request_bytes(Prover::server, context);
+  co_await with_deadline(c->send(messages::AUTHENTICATOR_REQUEST, request_message(request)), deadline,
+                         c->name() + ": asking for evidence");
   auto hello = co_await c->expect<messages::Hello>(messages::HELLO, deadline, "Hello");
   Claimed claimed = check_hello(hello, expected, c->tls());
   if (claimed.decision.allowed()) claimed.decision.add(check_dice(c->tls(), claimed, expected));
@@ -181,11 +186,6 @@ awaitable<ConnectionPtr> connect_enclave(Endpoint to, base::PrivateKey own_tls, 
                               false, log);
   c->set_record(claimed.record);
   c->log_to(log);
-
-  RequestContext context;
-  const Bytes request = send_request_bytes(Prover::server, context);
-  co_await with_deadline(c->send(messages::AUTHENTICATOR_REQUEST, request_message(request)), deadline,
-                         c->name() + ": asking for evidence");
   auto answer = co_await c->expect<messages::Authenticator>(messages::AUTHENTICATOR, deadline, "Authenticator");
   co_await judge_enclave(c, request, context, base::copy(base::view(answer.authenticator())), std::move(claimed),
                          expected, deadline, log);
@@ -272,9 +272,8 @@ awaitable<void> judge_party(Framed c, std::shared_ptr<const EnclaveIdentity> ide
 
 }  // namespace
 
-awaitable<ConnectionPtr> accept_enclave(tcp::socket socket, EnclaveIdentity shown, Deadline deadline,
-                                        std::shared_ptr<base::Log> log) {
-  auto identity = std::make_shared<const EnclaveIdentity>(std::move(shown));
+awaitable<ConnectionPtr> accept_enclave(tcp::socket socket, std::shared_ptr<const EnclaveIdentity> identity,
+                                        Deadline deadline, std::shared_ptr<base::Log> log) {
   const Bytes dice = identity->dice_evidence.empty() ? Bytes() : wrap_evidence(identity->dice_evidence);
   auto c = co_await accept_tls(std::move(socket), identity->tls, dice, identity->known, deadline, log);
   if (c->peer_owner() == identity->launcher_owner) {

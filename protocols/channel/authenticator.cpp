@@ -201,7 +201,8 @@ Bytes make_empty_authenticator(const AuthenticatorKeys& keys, View request, View
 }
 
 Result<Authenticated> read_authenticator(const AuthenticatorKeys& keys, View request, const RequestContext& context,
-                                         View authenticator, const base::PublicKey& peer) {
+                                         View authenticator, const base::PublicKey& peer,
+                                         const base::Sha256* verified) {
   if (authenticator.size() > authenticator_cap)
     return base::malformed("authenticator", "over " + std::to_string(authenticator_cap) + " bytes");
   if (!authenticator.empty() && authenticator[0] == finished_message) {
@@ -222,11 +223,13 @@ Result<Authenticated> read_authenticator(const AuthenticatorKeys& keys, View req
                            "was not made on this connection for this request: replayed or relayed");
   auto entry = parse_certificate_message(certificate, context);
   if (!entry) return entry.error();
-  auto own = read_certificate(entry->certificate, "authenticator.certificate");
-  if (!own) return own.error();
-  if (own->key != peer)
-    return base::untrusted("authenticator.certificate",
-                           "wanted the key of the TLS connection, " + peer.text() + ", found " + own->key.text());
+  if (verified == nullptr || base::sha256(entry->certificate) != *verified) {
+    auto own = read_certificate(entry->certificate, "authenticator.certificate");
+    if (!own) return own.error();
+    if (own->key != peer)
+      return base::untrusted("authenticator.certificate",
+                             "wanted the key of the TLS connection, " + peer.text() + ", found " + own->key.text());
+  }
   Reader v("authenticator.certificate_verify", verify);
   const auto scheme = v.u16("algorithm");
   const View signature = v.vector16("signature");

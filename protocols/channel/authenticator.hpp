@@ -58,9 +58,12 @@ struct Authenticated {
 };
 /// Parses and verifies an answer to `request`. `peer`: the key that the TLS handshake proved, which the certificate
 /// must hold. Errors: malformed (bytes, sizes, order, an extension that was not asked for), untrusted (another
-/// connection's or request's authenticator, a signature, another key).
+/// connection's or request's authenticator, a signature, another key). `verified`: SHA-256 of the DER of the
+/// certificate that this connection's handshake has verified as the peer's, if at hand: the same bytes are not verified
+/// twice.
 Result<Authenticated> read_authenticator(const AuthenticatorKeys& keys, View request, const RequestContext& context,
-                                         View authenticator, const base::PublicKey& peer);
+                                         View authenticator, const base::PublicKey& peer,
+                                         const base::Sha256* verified = nullptr);
 
 /// Hash(handshake context || request || messages), the transcript of RFC 9261 section 5.2.
 Bytes transcript_hash(const AuthenticatorKeys& keys, View request, View messages);

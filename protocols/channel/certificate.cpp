@@ -61,6 +61,15 @@ std::string readable(const X509_NAME* name) {
   return out;
 }
 
+struct FreeBytes {
+  void operator()(unsigned char* p) const { OPENSSL_free(p); }
+};
+
+Error too_long(std::size_t size, std::string where) {
+  return base::malformed(std::move(where), "a certificate of " + std::to_string(size) + " bytes; at most " +
+                                               std::to_string(certificate_cap) + " are read");
+}
+
 }  // namespace
 
 Bytes make_certificate(const base::PrivateKey& key, View dice) {
@@ -87,24 +96,33 @@ Bytes make_certificate(const base::PrivateKey& key, View dice) {
 }
 
 Result<PeerCertificate> read_certificate(View der, std::string where) {
-  if (der.size() > certificate_cap)
-    return base::malformed(std::move(where), "a certificate of " + std::to_string(der.size()) + " bytes; at most " +
-                                                 std::to_string(certificate_cap) + " are read");
+  if (der.size() > certificate_cap) return too_long(der.size(), std::move(where));
   const unsigned char* at = der.data();
   Certificate c(d2i_X509(nullptr, &at, static_cast<long>(der.size())));
   if (!c || at != der.data() + der.size()) return base::malformed(std::move(where), "not one X.509 certificate in DER");
-  EVP_PKEY* key = X509_get0_pubkey(c.get());
-  if (key == nullptr || EVP_PKEY_get_id(key) != EVP_PKEY_ED25519 || X509_verify(c.get(), key) != 1) {
+  return read_certificate(c.get(), std::move(where));
+}
+
+Result<PeerCertificate> read_certificate(X509* certificate, std::string where) {
+  unsigned char* bytes = nullptr;
+  const int length = i2d_X509(certificate, &bytes);
+  if (length <= 0) return base::malformed(std::move(where), "no certificate");
+  const std::unique_ptr<unsigned char, FreeBytes> der(bytes);
+  if (static_cast<std::size_t>(length) > certificate_cap)
+    return too_long(static_cast<std::size_t>(length), std::move(where));
+  EVP_PKEY* key = X509_get0_pubkey(certificate);
+  if (key == nullptr || EVP_PKEY_get_id(key) != EVP_PKEY_ED25519 || X509_verify(certificate, key) != 1) {
     return base::untrusted(
         std::move(where),
-        "wanted a self-made Ed25519 certificate, found one issued by \"" + readable(X509_get_issuer_name(c.get())) +
+        "wanted a self-made Ed25519 certificate, found one issued by \"" + readable(X509_get_issuer_name(certificate)) +
             "\": something between opens the TLS connection (an inspecting proxy?), or another service "
             "answers; exempt this host and port from inspection");
   }
   PeerCertificate out;
   std::size_t n = out.key.bytes.size();
   must(EVP_PKEY_get_raw_public_key(key, out.key.bytes.data(), &n) == 1 && n == out.key.bytes.size());
-  out.dice = find_dice(c.get());
+  out.dice = find_dice(certificate);
+  out.digest = base::sha256({der.get(), static_cast<std::size_t>(length)});
   return out;
 }
 

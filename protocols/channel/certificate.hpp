@@ -22,11 +22,14 @@ Bytes make_certificate(const base::PrivateKey& key, View dice = {});
 /// What a peer's certificate says.
 struct PeerCertificate {
   base::PublicKey key;
-  Bytes dice;  ///< value of its DICE extension, empty when it has none
+  Bytes dice;             ///< value of its DICE extension, empty when it has none
+  base::Sha256 digest{};  ///< of its DER
 };
 
 /// Errors: malformed (not a certificate, left-over bytes, over the cap), untrusted with the issuer's name (not signed
 /// by its own Ed25519 key: a CA's certificate, most likely an inspecting proxy's).
 Result<PeerCertificate> read_certificate(View der, std::string where);
+/// The same of one that OpenSSL has parsed.
+Result<PeerCertificate> read_certificate(X509* certificate, std::string where);
 
 }  // namespace cloister::protocols::channel

@@ -7,9 +7,9 @@
 //
 //   party (client)                                                      enclave (server)
 //     TLS 1.3, both keys proven  <------------------------------------->  strangers end here
+//                                AuthenticatorRequest ---------------->
 //                                <-------------------------------------  Hello{charter, record, grant}
-//     checks grant and record    AuthenticatorRequest ---------------->
-//                                <-------------------------------------  Authenticator{evidence}
+//     checks grant and record    <-------------------------------------  Authenticator{evidence}
 //     verifies, judges           Accepted ---------------------------->
 //                                <-------------------------------------  AuthenticatorRequest   (if the party must
 //                                prove itself) Authenticator{evidence} ------------->  verifies, judges
@@ -28,6 +28,7 @@
 #include "base/crypto.hpp"
 #include "base/deadline.hpp"
 #include "base/log.hpp"
+#include "protocols/channel/credentials.hpp"
 #include "protocols/channel/frame.hpp"
 #include "protocols/channel/proxy.hpp"
 #include "protocols/channel/refused.hpp"
@@ -100,7 +101,7 @@ struct EnclaveExpectation {
 /// when the enclave asks and `attester` is set (an enclave that asks and gets none says who demands it). Returns when
 /// the enclave said Ready. What this side refuses is logged as "refusal", told to the enclave and thrown as Refused.
 /// `log` may be null.
-awaitable<ConnectionPtr> connect_enclave(Endpoint to, base::PrivateKey own_tls, EnclaveExpectation expected,
+awaitable<ConnectionPtr> connect_enclave(Endpoint to, Credentials own_tls, EnclaveExpectation expected,
                                          std::optional<attest::Attester> attester, Deadline deadline,
                                          std::shared_ptr<base::Log> log);
 
@@ -112,19 +113,19 @@ awaitable<void> attest_again(Connection& connection, const EnclaveExpectation& e
 /// launcher, submitter to coordinator. `server`: the only key that may answer. Empty: whoever answers, key in
 /// peer_key() (the launcher towards a new instance, which it then judges by its instance evidence). Returns once the
 /// server has accepted this side's key.
-awaitable<ConnectionPtr> connect_pinned(Endpoint to, base::PrivateKey own_tls, std::optional<base::PublicKey> server,
+awaitable<ConnectionPtr> connect_pinned(Endpoint to, Credentials own_tls, std::optional<base::PublicKey> server,
                                         Deadline deadline);
 
 /// Whose key is it? An owner's name, or nothing for a stranger, who is refused in the handshake.
 using Known = std::function<std::optional<std::string>(const base::PublicKey&)>;
 
 /// Server side of a pinned link; strangers are refused in the handshake and logged as a refusal.
-awaitable<ConnectionPtr> accept_pinned(tcp::socket socket, base::PrivateKey own_tls, Known known, Deadline deadline,
+awaitable<ConnectionPtr> accept_pinned(tcp::socket socket, Credentials own_tls, Known known, Deadline deadline,
                                        std::shared_ptr<base::Log> log);
 
 /// What the enclave shows and asks on every connection that is not the launcher's.
 struct EnclaveIdentity {
-  base::PrivateKey tls;
+  Credentials tls;
   base::Sha256 charter{};
   Bytes record;
   std::function<Bytes()> grant;  ///< the one in force; empty when there is none: the peer is told to try again
@@ -143,8 +144,14 @@ struct EnclaveIdentity {
 
 /// The enclave's side of connect_enclave. The connection answers attest_again inside receive().
 /// Throws Refused when either side said no, after the other was told and the refusal logged. `log` may be null.
-awaitable<ConnectionPtr> accept_enclave(tcp::socket socket, EnclaveIdentity identity, Deadline deadline,
-                                        std::shared_ptr<base::Log> log);
+awaitable<ConnectionPtr> accept_enclave(tcp::socket socket, std::shared_ptr<const EnclaveIdentity> identity,
+                                        Deadline deadline, std::shared_ptr<base::Log> log);
+/// The same, for one connection: many share one identity.
+inline awaitable<ConnectionPtr> accept_enclave(tcp::socket socket, EnclaveIdentity identity, Deadline deadline,
+                                               std::shared_ptr<base::Log> log) {
+  return accept_enclave(std::move(socket), std::make_shared<const EnclaveIdentity>(std::move(identity)), deadline,
+                        std::move(log));
+}
 
 /// Tells the peer why and closes; never throws. The peer's call fails with Error::Kind::denied and these findings.
 awaitable<void> refuse(ConnectionPtr connection, attest::Decision decision, std::string reason, bool retry = false);

@@ -36,6 +36,7 @@ class FramedConnection final : public Connection, public std::enable_shared_from
   void await_launches() override { launches_ = true; }
 
   Tls& tls() { return *tls_; }
+  const base::Sha256& peer_certificate() const { return tls_->peer_certificate(); }
   const std::string& name() const { return tls_->name(); }
   /// The next frame as it came, but a Refusal throws. Cancelled, it goes on where it was.
   awaitable<void> receive_raw(Frame& into);
@@ -109,7 +110,7 @@ awaitable<void> refuse_and_throw(std::shared_ptr<FramedConnection> connection, a
 std::string type_text(MessageType type);
 
 /// The server's half of the handshake: a stranger is refused in it, and the refusal logged.
-awaitable<std::shared_ptr<FramedConnection>> accept_tls(tcp::socket socket, const base::PrivateKey& own, View dice,
+awaitable<std::shared_ptr<FramedConnection>> accept_tls(tcp::socket socket, const Credentials& own, View dice,
                                                         const Known& known, Deadline deadline,
                                                         std::shared_ptr<base::Log> log);
 

@@ -25,7 +25,7 @@ attest::Decision judge_server_key(const std::optional<base::PublicKey>& wanted, 
 
 }  // namespace
 
-awaitable<ConnectionPtr> connect_pinned(Endpoint to, base::PrivateKey own_tls, std::optional<base::PublicKey> server,
+awaitable<ConnectionPtr> connect_pinned(Endpoint to, Credentials own_tls, std::optional<base::PublicKey> server,
                                         Deadline deadline) {
   auto socket = co_await dial(to, deadline);
   auto tls = std::make_unique<Tls>(
@@ -47,7 +47,7 @@ attest::Decision judge_client_key(const Known& known, const base::PublicKey& key
   return denial(std::move(f));
 }
 
-awaitable<std::shared_ptr<FramedConnection>> accept_tls(tcp::socket socket, const base::PrivateKey& own, View dice,
+awaitable<std::shared_ptr<FramedConnection>> accept_tls(tcp::socket socket, const Credentials& own, View dice,
                                                         const Known& known, Deadline deadline,
                                                         std::shared_ptr<base::Log> log) {
   const std::string peer = peer_name(socket);
@@ -64,7 +64,7 @@ awaitable<std::shared_ptr<FramedConnection>> accept_tls(tcp::socket socket, cons
   co_return std::make_shared<FramedConnection>(std::move(tls), Tls::Role::server, owner.value_or(""));
 }
 
-awaitable<ConnectionPtr> accept_pinned(tcp::socket socket, base::PrivateKey own_tls, Known known, Deadline deadline,
+awaitable<ConnectionPtr> accept_pinned(tcp::socket socket, Credentials own_tls, Known known, Deadline deadline,
                                        std::shared_ptr<base::Log> log) {
   auto connection = co_await accept_tls(std::move(socket), own_tls, View(), known, deadline, log);
   co_await with_deadline(connection->send(messages::READY, messages::Ready()), deadline,

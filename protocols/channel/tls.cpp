@@ -97,11 +97,7 @@ struct OpenSsl {
   /// Replaces OpenSSL's chain building: one self-made certificate, and its key is known or it is not.
   static int verify(X509_STORE_CTX* store, void*) {
     Tls& t = of(static_cast<SSL*>(X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx())));
-    unsigned char* der = nullptr;
-    const int n = i2d_X509(X509_STORE_CTX_get0_cert(store), &der);
-    Result<PeerCertificate> peer = n > 0 ? read_certificate({der, static_cast<std::size_t>(n)}, t.name_)
-                                         : base::malformed(t.name_, "no certificate");
-    OPENSSL_free(der);
+    Result<PeerCertificate> peer = read_certificate(X509_STORE_CTX_get0_cert(store), t.name_);
     if (!peer) {
       t.bad_certificate_ = peer.error();
       X509_STORE_CTX_set_error(store, X509_V_ERR_CERT_REJECTED);  // the peer gets the alert bad_certificate
@@ -178,13 +174,13 @@ struct OpenSsl {
   }
 };
 
-Tls::Tls(tcp::socket socket, Role role, const base::PrivateKey& key, View dice, JudgeKey judge, std::string name)
+Tls::Tls(tcp::socket socket, Role role, const Credentials& own, View dice, JudgeKey judge, std::string name)
     : socket_(std::move(socket)),
       role_(role),
       judge_(std::move(judge)),
       name_(std::move(name)),
-      own_key_(key),
-      own_certificate_(make_certificate(key, dice)) {
+      own_(own),
+      own_certificate_(own.certificate(dice)) {
   boost::system::error_code
       ignored;  // options that a socket pair or a dead socket does not take are no reason to fail here
   socket_.set_option(tcp::no_delay(true), ignored);
@@ -198,8 +194,8 @@ Tls::Tls(tcp::socket socket, Role role, const base::PrivateKey& key, View dice, 
   must(bio != nullptr);
   BIO_set_data(bio, this);
   SSL_set_bio(ssl_, bio, bio);
-  must(SSL_use_certificate_ASN1(ssl_, own_certificate_.data(), static_cast<int>(own_certificate_.size())) == 1);
-  must(SSL_use_PrivateKey(ssl_, key.get()) == 1);
+  must(SSL_use_certificate(ssl_, own_certificate_->x509.get()) == 1);
+  must(SSL_use_PrivateKey(ssl_, own.key().get()) == 1);
   role == Role::server ? SSL_set_accept_state(ssl_) : SSL_set_connect_state(ssl_);
 }
 
@@ -240,7 +236,11 @@ awaitable<void> Tls::handshake() {
       failed = std::make_exception_ptr(Exception(base::unsupported(
           name_, "speaks TLS 1.3 but not the protocol cloister/1: another service listens or calls here")));
   }
-  if (!failed) co_return co_await flush();
+  if (!failed) {
+    co_await flush();
+    forget_handshake();
+    co_return;
+  }
   co_await linger(alert_linger);  // so that the alert arrives, and not a reset in its place
   std::rethrow_exception(failed);
 }
@@ -268,6 +268,13 @@ awaitable<void> Tls::read(std::span<std::uint8_t> into, std::size_t& have, bool 
     since_yield_ = 0;
     co_await wait(tcp::socket::wait_read);
   }
+}
+
+/// What only the handshake needed: connections are many and idle for long.
+void Tls::forget_handshake() {
+  judge_ = nullptr;
+  Bytes().swap(first_);
+  if (role_ == Role::server) Bytes().swap(peer_.dice);
 }
 
 void Tls::encrypt(View bytes) {

@@ -14,6 +14,7 @@
 #include "attest/decision.hpp"
 #include "base/crypto.hpp"
 #include "protocols/channel/certificate.hpp"
+#include "protocols/channel/credentials.hpp"
 #include "protocols/channel/refused.hpp"
 
 typedef struct ssl_st SSL;
@@ -28,7 +29,7 @@ class Tls {
   enum class Role { client, server };
 
   /// `name`: the peer, for messages. `dice`: value of the DICE extension of this side's certificate, or empty.
-  Tls(boost::asio::ip::tcp::socket socket, Role role, const base::PrivateKey& key, View dice, JudgeKey judge,
+  Tls(boost::asio::ip::tcp::socket socket, Role role, const Credentials& own, View dice, JudgeKey judge,
       std::string name);
   ~Tls();
   Tls(const Tls&) = delete;
@@ -51,9 +52,11 @@ class Tls {
 
   const base::PublicKey& peer_key() const { return peer_.key; }
   const Bytes& peer_dice() const { return peer_.dice; }
-  base::PublicKey own_key() const { return own_key_.public_key(); }
-  const base::PrivateKey& own_private_key() const { return own_key_; }
-  const Bytes& own_certificate() const { return own_certificate_; }
+  /// Of the peer's certificate, which the handshake has verified.
+  const base::Sha256& peer_certificate() const { return peer_.digest; }
+  const base::PublicKey& own_key() const { return own_.public_key(); }
+  const base::PrivateKey& own_private_key() const { return own_.key(); }
+  const Bytes& own_certificate() const { return own_certificate_->der; }
   /// RFC 8446 section 7.5 with this connection's exporter secret; the context is empty when it is not given.
   Bytes exporter(std::string_view label, View context, std::size_t length) const;
   /// The suite's hash as OpenSSL names it: "SHA256", "SHA384".
@@ -70,6 +73,7 @@ class Tls {
   Error alert(int number) const;
   Error not_tls() const;
   void encrypt(View bytes);
+  void forget_handshake();
   boost::asio::awaitable<void> flush();
   boost::asio::awaitable<void> wait(boost::asio::ip::tcp::socket::wait_type what);
   boost::asio::awaitable<void> goodbye();
@@ -79,8 +83,8 @@ class Tls {
   JudgeKey judge_;
   std::string name_;
   SSL* ssl_ = nullptr;
-  base::PrivateKey own_key_;
-  Bytes own_certificate_;
+  Credentials own_;
+  std::shared_ptr<const OwnCertificate> own_certificate_;
   PeerCertificate peer_;
   std::optional<attest::Decision> refused_;  // by judge_, in the handshake
   std::optional<Error> bad_certificate_;
