@@ -122,9 +122,11 @@ struct Speaker {
       co_await tls->write(head, self.payload);
       auto c = std::make_shared<FramedConnection>(std::move(tls), Tls::Role::server, "party");
       try {
+        // The party has asked already; an answer that proves nothing brings its verdict on Hello, or on that.
+        co_await c->expect<messages::AuthenticatorRequest>(messages::AUTHENTICATOR_REQUEST, soon(), "the request");
+        co_await c->send(messages::AUTHENTICATOR, messages::Authenticator());
         Frame answer;
-        co_await with_deadline(c->receive_raw(answer), soon(), "the party's answer");
-        self.answered = answer.type;
+        co_await with_deadline(c->receive_raw(answer), soon(), "the party's verdict");
       } catch (const Exception& e) {
         self.told = e.what();
       }
@@ -133,7 +135,6 @@ struct Speaker {
     return client;
   }
   std::string told{};
-  MessageType answered = messages::UNSET;
 };
 
 Bytes hello(World& w, std::uint32_t version) {
@@ -165,7 +166,7 @@ TEST(Versions, FieldsThatALaterHelloAddsAreIgnored) {
   payload.insert(payload.end(), later.begin(), later.end());
   Speaker enclave{w, payload};
   enclave.meet();
-  EXPECT_EQ(enclave.answered, messages::AUTHENTICATOR_REQUEST) << enclave.told;
+  EXPECT_THAT(enclave.told, HasSubstr("channel.authenticator: wanted")) << "Hello was taken, and the next thing judged";
 }
 
 TEST(Versions, AFrameOfALaterTypeEndsTheConnectionByName) {
