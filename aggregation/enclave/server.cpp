@@ -5,7 +5,10 @@
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/multiple_exceptions.hpp>
 #include <boost/asio/redirect_error.hpp>
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "aggregation/model.hpp"
 #include "attest/judge.hpp"
@@ -20,6 +23,7 @@ using namespace asio::experimental::awaitable_operators;
 namespace {
 
 constexpr auto watch_interval = std::chrono::milliseconds(250);
+constexpr std::size_t leaving_at_most = 64;  // connections that were cut to make room and are not quite gone
 
 template <class Function>
 void logged(base::Log& log, std::string_view event, Function function) {
@@ -161,7 +165,7 @@ awaitable<void> Server::accept_all() {
     tcp::socket socket = co_await acceptor_.async_accept(asio::redirect_error(asio::use_awaitable, failed));
     if (failed == asio::error::operation_aborted || ended_) co_return;
     const auto now = std::chrono::steady_clock::now();
-    if (failed || open_ >= instance_->launch.connections) {
+    if (failed || (open_ >= instance_->launch.connections && !make_room())) {
       // One line a second is enough to see it, whoever knocks how often.
       const std::string why =
           failed ? failed.message() : fmt::format("{} are open, as many as the launch allows", open_);
@@ -228,8 +232,29 @@ attest::Decision Server::judge_peer(const std::string& owner, const attest::Clai
   return decision;
 }
 
+Server::Unproven::Unproven(int socket) : copy_(::fcntl(socket, F_DUPFD_CLOEXEC, 0)) {}
+Server::Unproven::~Unproven() {
+  if (copy_ >= 0) ::close(copy_);
+}
+void Server::Unproven::cut() const {
+  if (copy_ >= 0) ::shutdown(copy_, SHUT_RDWR);
+}
+
+// Whoever only connects must not keep a hospital out: when all places are taken, the one that has waited longest
+// without proving a key gives its place to the one that comes.
+bool Server::make_room() {
+  if (unproven_.empty() || open_ >= instance_->launch.connections + leaving_at_most) return false;
+  unproven_.begin()->second.cut();
+  unproven_.erase(unproven_.begin());
+  return true;
+}
+
 awaitable<void> Server::session(tcp::socket socket) {
   channel::ConnectionPtr connection;
+  const std::uint64_t arrival = ++arrivals_;
+  unproven_.try_emplace(arrival, socket.native_handle());
+  const std::unique_ptr<const std::uint64_t, std::function<void(const std::uint64_t*)>> gone(
+      &arrival, [this](const std::uint64_t* number) { unproven_.erase(*number); });
   try {
     connection = co_await channel::accept_enclave(std::move(socket), identity_,
                                                   std::chrono::steady_clock::now() + patience_, log_);
@@ -237,6 +262,7 @@ awaitable<void> Server::session(tcp::socket socket) {
     log_->event("peer_not_admitted", e.what());
     co_return;
   }
+  unproven_.erase(arrival);
   if (ended_) co_return connection->close();
   auto link = std::make_shared<Link>(std::move(connection), io_.get_executor(), patience_);
   join(link);

@@ -44,6 +44,7 @@ class Server {
 
   awaitable<void> accept_all();
   awaitable<void> watch();
+  bool make_room();
   awaitable<void> session(boost::asio::ip::tcp::socket socket);
   awaitable<void> read(LinkPtr link);
   awaitable<void> launcher(LinkPtr link);
@@ -89,6 +90,19 @@ class Server {
   std::vector<std::uint64_t> runs_;           ///< numbers that this instance has used
   std::map<std::string, Bytes> withdrawals_;  ///< by owner, seen between runs
 
+  /// A connection whose peer has not proven a key of the charter yet. The copy of its descriptor ends it from outside.
+  class Unproven {
+   public:
+    explicit Unproven(int socket);
+    Unproven(const Unproven&) = delete;
+    ~Unproven();
+    void cut() const;
+
+   private:
+    int copy_;
+  };
+  std::map<std::uint64_t, Unproven> unproven_;  ///< by order of arrival
+  std::uint64_t arrivals_ = 0;
   std::size_t open_ = 0;
   std::chrono::steady_clock::time_point turned_away_{};  ///< the last time that a connection was not taken
   std::optional<std::string> ended_;
