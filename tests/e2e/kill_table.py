@@ -217,10 +217,13 @@ class Cell:
         self.to_publication()
         self.stop("participant")
         self.stop("coordinator")
-        for link in [*self.links.values(), self.enclave_link()]:
+        coordinator = self.enclave_link()
+        before = coordinator.down.passed
+        for link in [*self.links.values(), coordinator]:
             link.release()
-        for link in (self.link, self.enclave_link()):
-            link.wait_until(lambda l: l.down.held == 0, 60, "the commit is delivered")
+        self.link.wait_until(lambda link: link.down.held == 0, 60, "the commit is delivered")
+        # The model that follows the record is more than a socket takes.
+        coordinator.wait_until(lambda link: link.down.passed > before, 60, "the record is delivered")
 
     # --- Fault, recovery, end --------------------------------------------------------------------------------------------
 
@@ -262,6 +265,7 @@ class Outcome:
     told: float = 0.0      # seconds from the fault until the submitter's command line says how the run ended
     seconds: float = 0.0   # ... and every hospital's
     repeated: int = 0
+    committed: int = 0     # hospitals that have the committed receipt of a run whose result never left the enclave
     broken: list[str] = dataclasses.field(default_factory=list)
 
 
@@ -344,7 +348,10 @@ class Table:
             left = self.fleet.events(owner, "stored", run=o.run) or self.fleet.events(owner, "uploaded", run=o.run)
             broken(left and not any(r.get("charged") for r in rounds), f"{owner}: bytes left without a charge")
             broken(run.get("outcome") == "failed" and not run.get("reason"), f"{owner}: its ledger gives no reason for the failure")
-            broken(o.state == "failed" and run.get("outcome") == "done", f"{owner} believes that a failed run is done")
+            done = run.get("outcome") == "done"
+            kept = any(r.get("receipt") for r in rounds)
+            broken(o.state == "failed" and done and not kept, f"{owner} believes that a failed run is done, and has no receipt")
+            o.committed += o.state == "failed" and done and kept
 
     def check_receipts(self, o: Outcome, ledgers: dict, broken: Callable) -> None:
         folder = self.folder / f"run-{o.run}"
@@ -386,7 +393,8 @@ def word(cell: dict) -> str:
     if cell["state"] == "done":
         who = f"{cell['contributors']} of 4" + "".join(f"; {o} {why}" for o, why in cell["missing"].items())
         return f"{what}done, {who} ({cell['seconds']:.1f} s)"
-    return f"{what}failed, the submitter told after {cell['told']:.1f} s, the last hospital after {cell['seconds']:.1f} s: {cell['reason']}"
+    return f"{what}failed, the submitter told after {cell['told']:.1f} s, the last hospital after {cell['seconds']:.1f} s: {cell['reason']}" + (
+        f"; {cell['committed']} hospitals have the committed receipt" if cell["committed"] else "")
 
 
 def markdown(table: dict) -> str:
