@@ -132,7 +132,7 @@ struct Federated {
   std::vector<std::string> without;
 };
 
-aggregation::Report sum_of(aggregation::UpdateFormat format, const std::vector<SiteUpdate>& updates) {
+aggregation::Sum sum_of(aggregation::UpdateFormat format, const std::vector<SiteUpdate>& updates) {
   const auto shared = std::make_shared<const aggregation::UpdateFormat>(std::move(format));
   auto sum = aggregation::Sum::make(shared, {.contributors_at_most = 4, .weight_at_most = 1'000}).value();
   for (const SiteUpdate& u : updates) {
@@ -140,7 +140,7 @@ aggregation::Report sum_of(aggregation::UpdateFormat format, const std::vector<S
     slot.feed(u.bytes).value();
     sum.add(std::move(slot).complete(base::sha256(u.bytes)).value(), u.weight).value();
   }
-  return std::move(sum).report().value();
+  return sum;
 }
 
 Federated federate(const attest::Manifest& m, const attest::Settings& settings, const std::vector<File>& files,
@@ -155,14 +155,19 @@ Federated federate(const attest::Manifest& m, const attest::Settings& settings, 
   std::vector<SiteUpdate> updates;
   for (const Learner& site : sites) updates.push_back(site.statistics().value());
   const auto statistics =
-      aggregation::Statistics::from(plan, sum_of(aggregation::statistics_format(plan), updates), at_least);
+      aggregation::Statistics::from(plan, sum_of(aggregation::statistics_format(plan), updates).report().value(), at_least);
   auto model = testing::initial(m);
   const auto* fedavg = aggregation::find_algorithm("fedavg").value();
   const auto server = fedavg->optimizer(aggregation::check_settings(*fedavg, {}).value(), model.schema);
   for (std::uint32_t round = 1; round <= static_cast<std::uint32_t>(settings.at("rounds")); ++round) {
     updates.clear();
     for (const Learner& site : sites) updates.push_back(site.train(round, statistics, model.serialize()).value());
-    apply(*server, sum_of(aggregation::train_format(model.schema, m.value_bound).value(), updates), model).value();
+    const auto pages = std::make_shared<aggregation::Pages>();
+    aggregation::ModelFile before(model.schema, pages), after(model.schema, pages);
+    before.append(model.serialize());
+    apply(*server, sum_of(aggregation::train_format(model.schema, m.value_bound).value(), updates), before, after)
+        .value();
+    model.values.assign(after.values().begin(), after.values().end());
   }
   Federated out{auc(score(m, settings, model, statistics, files).value()).value(), {}};
   for (const auto& column : statistics.columns)
