@@ -132,17 +132,6 @@ struct Federated {
   std::vector<std::string> without;
 };
 
-aggregation::Sum sum_of(aggregation::UpdateFormat format, const std::vector<SiteUpdate>& updates) {
-  const auto shared = std::make_shared<const aggregation::UpdateFormat>(std::move(format));
-  auto sum = aggregation::Sum::make(shared, {.contributors_at_most = 4, .weight_at_most = 1'000}).value();
-  for (const SiteUpdate& u : updates) {
-    aggregation::StagedUpdate slot(shared);
-    slot.feed(u.bytes).value();
-    sum.add(std::move(slot).complete(base::sha256(u.bytes)).value(), u.weight).value();
-  }
-  return sum;
-}
-
 Federated federate(const attest::Manifest& m, const attest::Settings& settings, const std::vector<File>& files,
                    std::uint64_t at_least) {
   std::vector<Learner> sites;
@@ -154,20 +143,15 @@ Federated federate(const attest::Manifest& m, const attest::Settings& settings, 
       aggregation::StatisticsPlan::make(data::Declaration::of(m).statistic_columns(), m.statistics_kinds).value();
   std::vector<SiteUpdate> updates;
   for (const Learner& site : sites) updates.push_back(site.statistics().value());
-  const auto statistics =
-      aggregation::Statistics::from(plan, sum_of(aggregation::statistics_format(plan), updates).report().value(), at_least);
+  const auto statistics = aggregation::Statistics::from(
+      plan, testing::sum(aggregation::statistics_format(plan), updates).report().value(), at_least);
   auto model = testing::initial(m);
   const auto* fedavg = aggregation::find_algorithm("fedavg").value();
   const auto server = fedavg->optimizer(aggregation::check_settings(*fedavg, {}).value(), model.schema);
   for (std::uint32_t round = 1; round <= static_cast<std::uint32_t>(settings.at("rounds")); ++round) {
     updates.clear();
     for (const Learner& site : sites) updates.push_back(site.train(round, statistics, model.serialize()).value());
-    const auto pages = std::make_shared<aggregation::Pages>();
-    aggregation::ModelFile before(model.schema, pages), after(model.schema, pages);
-    before.append(model.serialize());
-    apply(*server, sum_of(aggregation::train_format(model.schema, m.value_bound).value(), updates), before, after)
-        .value();
-    model.values.assign(after.values().begin(), after.values().end());
+    testing::step(*server, updates, m.value_bound, model);
   }
   Federated out{auc(score(m, settings, model, statistics, files).value()).value(), {}};
   for (const auto& column : statistics.columns)

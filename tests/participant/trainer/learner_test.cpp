@@ -24,24 +24,12 @@ attest::Manifest with_statistics(attest::Manifest m = manifest()) {
   return m;
 }
 
-/// What the enclave makes of these updates.
-aggregation::Report sum(UpdateFormat format, const std::vector<SiteUpdate>& updates) {
-  const auto shared = std::make_shared<const UpdateFormat>(std::move(format));
-  auto out = aggregation::Sum::make(shared, {.contributors_at_most = 9, .weight_at_most = 1'000}).value();
-  for (const SiteUpdate& u : updates) {
-    aggregation::StagedUpdate slot(shared);
-    slot.feed(u.bytes).value();
-    out.add(std::move(slot).complete(base::sha256(u.bytes)).value(), u.weight).value();
-  }
-  return std::move(out).report().value();
-}
-
 Statistics statistics_of(const attest::Manifest& m, const std::vector<Learner>& sites, std::uint64_t at_least) {
   const auto plan =
       aggregation::StatisticsPlan::make(data::Declaration::of(m).statistic_columns(), m.statistics_kinds).value();
   std::vector<SiteUpdate> updates;
   for (const Learner& site : sites) updates.push_back(site.statistics().value());
-  return Statistics::from(plan, sum(aggregation::statistics_format(plan), updates), at_least);
+  return Statistics::from(plan, testing::sum(aggregation::statistics_format(plan), updates).report().value(), at_least);
 }
 
 TEST(Learner, CountsItsRecordsAndSplitsThem) {
@@ -95,11 +83,12 @@ TEST(Learner, AFederationOfThreeLearnsWhatNoneWasTold) {
   for (std::uint32_t round = 1; round <= 10; ++round) {
     std::vector<SiteUpdate> updates;
     for (const Learner& site : sites) updates.push_back(site.train(round, s, model.serialize()).value());
-    apply(*server, sum(aggregation::train_format(model.schema, 16).value(), updates), model).value();
+    testing::step(*server, updates, 16, model);
   }
   std::vector<SiteUpdate> histograms;
   for (const Learner& site : sites) histograms.push_back(site.evaluate(s, model.serialize()).value());
-  const auto e = aggregation::Evaluation::from(sum(aggregation::evaluate_format(100).value(), histograms), 3);
+  const auto e = aggregation::Evaluation::from(
+      testing::sum(aggregation::evaluate_format(100).value(), histograms).report().value(), 3);
   EXPECT_GT(*e.auc(), 0.85);
 }
 

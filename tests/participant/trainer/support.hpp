@@ -6,6 +6,9 @@
 #include <gtest/gtest.h>
 #include <random>
 
+#include "aggregation/algorithm.hpp"
+#include "aggregation/model.hpp"
+#include "aggregation/sum.hpp"
 #include "participant/trainer/learner.hpp"
 
 namespace cloister::participant::trainer::testing {
@@ -66,6 +69,29 @@ inline std::vector<float> floats(View bytes) {
   std::vector<float> out(bytes.size() / sizeof(float));
   std::memcpy(out.data(), bytes.data(), bytes.size());
   return out;
+}
+
+/// The sum that the enclave makes of these updates.
+inline aggregation::Sum sum(aggregation::UpdateFormat format, const std::vector<SiteUpdate>& updates) {
+  const auto shared = std::make_shared<const aggregation::UpdateFormat>(std::move(format));
+  auto out = aggregation::Sum::make(shared, {.contributors_at_most = 9, .weight_at_most = 1'000}).value();
+  for (const SiteUpdate& u : updates) {
+    aggregation::StagedUpdate slot(shared);
+    slot.feed(u.bytes).value();
+    out.add(std::move(slot).complete(base::sha256(u.bytes)).value(), u.weight).value();
+  }
+  return out;
+}
+
+/// A train round's end in the enclave: these updates move the model.
+inline void step(aggregation::ServerOptimizer& optimizer, const std::vector<SiteUpdate>& updates, double bound,
+                 aggregation::Model& model) {
+  const auto pages = std::make_shared<aggregation::Pages>();
+  aggregation::ModelFile before(model.schema, pages), after(model.schema, pages);
+  before.append(model.serialize());
+  aggregation::apply(optimizer, sum(aggregation::train_format(model.schema, bound).value(), updates), before, after)
+      .value();
+  model.values.assign(after.values().begin(), after.values().end());
 }
 
 }  // namespace cloister::participant::trainer::testing
