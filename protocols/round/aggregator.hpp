@@ -189,6 +189,7 @@ class Aggregator {
   std::vector<Bytes> withdrawals() const;  ///< in force, for the next run of this instance
 
  private:
+  friend struct Inspection;  ///< of the tests alone: copies a machine and reads its whole state
   struct Impl;
   explicit Aggregator(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;

@@ -293,6 +293,7 @@ void Aggregator::Impl::acknowledge(const std::string& owner, const messages::Ack
   auto a = Acknowledgement::parse(base::view(message.acknowledgement()));
   if (!a) return unexpected(owner, a.error().text());
   if (a->run < setup.order.run || (a->run == setup.order.run && a->round <= committed)) return;  // again, or after q
+  if (phase == Phase::finished) return;  // crossed the run's end on its way
   if (phase != Phase::witnessing) return unexpected(owner, fmt::format("Acknowledge of round {}", a->round));
   Result<void> ok = verify_acknowledgement(*a, pending->receipt, charter);
   if (ok && a->witness != owner)

@@ -42,7 +42,6 @@ void Participant::Impl::open(const base::PublicKey& receipt_key, bool hello) {
     out.emplace_back(Send{std::move(m)});
   }
   if (state == State::finished) return;
-  out.emplace_back(ClearDeadline{std::string(return_deadline)});
   // By rule: "A participant serves one receipt key per run, ever"; "a run whose aggregator dies has failed".
   if (other) {
     attest::Decision d;
@@ -56,6 +55,11 @@ void Participant::Impl::open(const base::PublicKey& receipt_key, bool hello) {
   }
   out.emplace_back(
       SetDeadline{std::string(silence_deadline), charter.manifest.round_deadline + charter.manifest.channel_deadline});
+}
+
+std::string Participant::Impl::not_back() const {
+  return fmt::format("the aggregator that served run {} did not come back within {}", setup.run,
+                     base::text(charter.manifest.round_deadline + charter.manifest.channel_deadline));
 }
 
 void Participant::Impl::finish(Outcome outcome, std::string reason, std::optional<Sha256> final_model) {
@@ -366,6 +370,7 @@ void Participant::Impl::on(const messages::RunEnd& message) {
 
 Participant::Participant(ParticipantSetup setup, std::optional<ParticipantRecord> record)
     : impl_(std::make_unique<Impl>(std::move(setup), std::move(record))) {}
+Participant::Participant(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Participant::Participant(Participant&&) noexcept = default;
 Participant& Participant::operator=(Participant&&) noexcept = default;
 Participant::~Participant() = default;
@@ -385,11 +390,17 @@ ParticipantSteps Participant::disconnected() {
   i.key.reset();
   i.answered_here = i.update_sent = false;
   i.requested.reset();
+  if (i.overdue) {
+    i.finish(Outcome::failed, i.not_back() + ": it takes connections and closes them without a word of the run");
+    return i.take();
+  }
   if (i.state == Impl::State::sent && !i.confirmed) i.state = Impl::State::announced;
   if (i.state != Impl::State::finished) {
     i.out.emplace_back(ClearDeadline{std::string(silence_deadline)});
-    i.out.emplace_back(SetDeadline{std::string(return_deadline),
-                                   i.charter.manifest.round_deadline + i.charter.manifest.channel_deadline});
+    if (!i.awaiting_return)
+      i.out.emplace_back(SetDeadline{std::string(return_deadline),
+                                     i.charter.manifest.round_deadline + i.charter.manifest.channel_deadline});
+    i.awaiting_return = true;
   }
   return i.take();
 }
@@ -408,6 +419,8 @@ ParticipantSteps Participant::on(const Message& message) {
   }
   i.out.emplace_back(SetDeadline{std::string(silence_deadline),
                                  i.charter.manifest.round_deadline + i.charter.manifest.channel_deadline});
+  if (i.awaiting_return) i.out.emplace_back(ClearDeadline{std::string(return_deadline)});
+  i.awaiting_return = i.overdue = false;
   std::visit([&](const auto& m) { i.on(m); }, message);
   return i.take();
 }
@@ -481,10 +494,10 @@ ParticipantSteps Participant::update_lost(std::uint32_t round, std::string reaso
 ParticipantSteps Participant::deadline(std::string_view name) {
   Impl& i = *impl_;
   if (i.state == Impl::State::finished) return {};
-  if (name == return_deadline && !i.key)
-    i.finish(Outcome::failed,
-             fmt::format("the aggregator that served run {} did not come back within {}", i.setup.run,
-                         base::text(i.charter.manifest.round_deadline + i.charter.manifest.channel_deadline)));
+  if (name == return_deadline && !i.key && i.awaiting_return)
+    i.finish(Outcome::failed, i.not_back());
+  else if (name == return_deadline && i.awaiting_return)
+    i.overdue = true;  // the open connection may still bring it back
   else if (name == silence_deadline && i.key)
     i.unexpected("nothing in time");
   return i.take();

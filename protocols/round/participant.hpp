@@ -188,6 +188,7 @@ class Participant {
   std::string_view state() const;
 
  private:
+  friend struct Inspection;  ///< of the tests alone: copies a machine and reads its whole state
   struct Impl;
   explicit Participant(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;

@@ -36,6 +36,10 @@ struct Participant::Impl {
   bool update_sent = false;                     ///< announced on this connection: Resume may come
   bool confirmed = false;                       ///< the aggregator said that it stored this round's update
   std::optional<std::uint64_t> requested;       ///< the offset of the ModelRequest whose Transfer is awaited
+  /// Since a connection ended. A new connection alone does not end the waiting, only a word of the run: who is let in
+  /// and thrown out again and again must come to an end too.
+  bool awaiting_return = false;
+  bool overdue = false;  ///< the deadline of the return passed while a connection was open
 
   ParticipantSteps out;
 
@@ -61,6 +65,7 @@ struct Participant::Impl {
   void decline(std::uint32_t round, const std::string& about, attest::Decision decision, bool equivocation = false);
   void keep(SignedReceipt receipt, std::vector<Bytes> acknowledgements);
   void stop_task();
+  std::string not_back() const;
   void finish(Outcome outcome, std::string reason, std::optional<base::Sha256> final_model = {});
   void unexpected(std::string_view what);
   std::string_view awaited() const;
