@@ -9,7 +9,7 @@ using namespace cloister;
 using namespace cloister::protocols::channel;
 
 const base::PrivateKey& key() {
-  static const auto made = base::PrivateKey::generate();
+  static const auto made = fuzz::key(1);
   return made;
 }
 const AuthenticatorKeys keys{"SHA256", Bytes(32, 1), Bytes(32, 2)};

@@ -46,5 +46,6 @@ owner = "usz"
 rounds = { at_most = 5 }
 )";
   return {base::copy(base::view(toml)),
-          base::copy(base::view("a = 1979-05-27T07:32:00-08:00\n[a.b]\nc = [[1], [\"x\"]]\n"))};
+          base::copy(base::view("a = 1979-05-27T07:32:00-08:00\n[a.b]\nc = [[1], [\"x\"]]\n")),
+          base::copy(base::view("a = 3958-05-27T0\xc9\xb3 4\n"))};  // once undefined behaviour inside toml++
 }

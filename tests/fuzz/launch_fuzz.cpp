@@ -26,9 +26,9 @@ std::vector<cloister::Bytes> cloister::fuzz::seeds() {
   document.measurement = Bytes(48, 9);
   document.host = "127.0.0.1";
   document.port = 7443;
-  const auto tls = base::PrivateKey::generate().public_key(), receipt = base::PrivateKey::generate().public_key();
+  const auto tls = fuzz::key(1).public_key(), receipt = fuzz::key(2).public_key();
   Grant grant;
   grant.platform = "simulated:" + std::string(64, 'a');
   return {document.serialize(), Record::make({}, tls, receipt, {}).serialize(),
-          sign_grant(grant, base::PrivateKey::generate()).serialize()};
+          sign_grant(grant, fuzz::key(3)).serialize()};
 }

@@ -1,3 +1,4 @@
+#include "protocols/round/participant.hpp"
 #include "protocols/round/receipt.hpp"
 #include "tests/fuzz/fuzz.hpp"
 #include "tests/support/study.hpp"
@@ -19,6 +20,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   canonical<SignedReceipt>(bytes);
   canonical<Acknowledgement>(bytes);
   canonical<Withdrawal>(bytes);
+  canonical<ParticipantRecord>(bytes);
   if (auto receipt = Receipt::parse(bytes)) (void)receipt->json(nullptr);
   return 0;
 }
@@ -26,7 +28,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
 std::vector<cloister::Bytes> cloister::fuzz::seeds() {
   using namespace protocols::round;
   const tests::Study study({.data_owners = {"a", "b", "c"}});
-  const auto key = base::PrivateKey::generate();
+  const auto key = fuzz::key(1);
   Receipt receipt;
   receipt.charter = study.charter.digest;
   receipt.run = 3;

@@ -135,16 +135,15 @@ std::vector<Broken> breaks() {
        {{}, M::acknowledges_unstored},
        "a receipt of round 1 that it has not stored"},
       {"AWitnessThatForgetsWhatItSigned",
-       {{.crashes = 1, .haste = 1, .forks = 1}, M::forgets_what_it_signed},
+       {{.crashes = 1, .seconds = 1}, M::forgets_its_disk},
        "signs two receipts of round 1"},
       {"AnAnswerToAnUnchargedOffer", {{}, M::offers_uncharged}, "before the task is charged"},
       {"AnUpdateThatIsNotStored", {{}, M::forgets_the_update}, "that is not stored"},
       {"AModelBeforeItsWitnesses", {{}, M::commits_early}, "a model leaves before its round is committed"},
       {"NoDeadlineAtTheAggregator", {{.wire = 1}, M::sets_no_deadline}, "with no deadline armed"},
       {"AParticipantThatStaysAway", {{.cuts = 1}, M::never_dials_again}, "cuts and crashes alone"},
-      {"AnAggregatorThatNeverListens", {{}, M::refuses_every_hello}, "an execution that never ends"},
-      // One of two witnesses may lie; here both forget.
-      {"MoreLiarsThanAllowedFor", {{.haste = 1, .forks = 1, .amnesia = 2}, M::none}, "has two answers"},
+      {"AnAggregatorThatNeverListens", {{}, M::answers_no_answer}, "an execution that never ends"},
+      {"AQuorumThatIsNone", {{}, M::needs_one_more}, "commits with 1 witnesses of 2"},
   };
 }
 

@@ -174,7 +174,8 @@ void Machines::describe(Item& item) {
   } else if (const auto* committed = std::get_if<messages::Committed>(&m)) {
     receipt(base::view(committed->receipt()), item);
   } else if (const auto* missed = std::get_if<messages::MissedReceipts>(&m)) {
-    receipt(base::view(missed->committed(missed->committed_size() - 1).receipt()), item);  // the later, the more it shows
+    receipt(base::view(missed->committed(missed->committed_size() - 1).receipt()),
+            item);  // the later, the more it shows
   } else if (const auto* ack = std::get_if<messages::Acknowledge>(&m)) {
     const auto a = must(round::Acknowledgement::parse(base::view(ack->acknowledgement())));
     item.round = small(a.round);

@@ -250,10 +250,8 @@ void World::do_action(const Action& a) {
     case Kind::lose_disk: {
       --s_.left.amnesia;
       crash(i);
-      Site& site = s_.sites[i];
-      site.record = site.update = site.served = 0;
-      site.charged = site.signed_ = {};
-      site.lost_disk = 1;
+      lose_disk(s_.sites[i]);
+      s_.sites[i].lost_disk = 1;
       return;
     }
     case Kind::lose_frame:

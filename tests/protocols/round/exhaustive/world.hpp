@@ -24,16 +24,17 @@ struct Faults {
 /// What is broken on purpose, so that the search can be seen to find it.
 enum class Mutation {
   none,
-  adds_twice,              ///< an Add is done twice
-  adds_without_close,      ///< an update is added once more after the round closed
-  acknowledges_unstored,   ///< the acknowledgement leaves before the signature is durable
-  forgets_what_it_signed,  ///< neither record nor ledger keep the signature
-  offers_uncharged,        ///< the ledger is not written
-  forgets_the_update,      ///< bytes stored, not the record: trained again after a crash
-  commits_early,           ///< the next model leaves with the round's own receipt
-  sets_no_deadline,        ///< the aggregator's deadlines are not armed
-  never_dials_again,       ///< a participant does not come back after a cut
-  refuses_every_hello,     ///< the aggregator hangs up on whoever comes
+  adds_twice,             ///< an Add is done twice
+  adds_without_close,     ///< an update is added once more after the round closed
+  acknowledges_unstored,  ///< the acknowledgement leaves before the signature is durable
+  forgets_its_disk,       ///< a crash loses record and ledger
+  offers_uncharged,       ///< the ledger is not written
+  forgets_the_update,     ///< bytes stored, not the record: trained again after a crash
+  commits_early,          ///< the next model leaves with the round's own receipt
+  sets_no_deadline,       ///< the aggregator's deadlines are not armed
+  never_dials_again,      ///< a participant does not come back after a cut
+  answers_no_answer,      ///< the aggregator hangs up at every Accept, and no deadline ends that
+  needs_one_more,         ///< a round wants one witness more than it has
 };
 
 struct Queue {
@@ -157,6 +158,7 @@ class World {
   bool durable(std::size_t i, const Act& act);
   bool boundary(std::size_t i);
   void crash(std::size_t i);
+  static void lose_disk(Site& site);
   void close_near(std::size_t i);
   void give_up(std::size_t i, std::uint8_t of_round);
   void send_up(std::size_t i, Id item);

@@ -79,7 +79,8 @@ void World::perform_aggregator(std::size_t k, const std::vector<Act>& acts) {
         }
         break;
       case Kind::set_deadline:
-        if (m != Mutation::sets_no_deadline) n.timers = static_cast<std::uint8_t>(n.timers | act.timer);
+        if (m != Mutation::sets_no_deadline && m != Mutation::answers_no_answer)
+          n.timers = static_cast<std::uint8_t>(n.timers | act.timer);
         break;
       case Kind::clear_deadline:
         n.timers = static_cast<std::uint8_t>(n.timers & ~act.timer);
@@ -164,6 +165,7 @@ void World::commit(std::size_t k, const Act& act) {
     const bool own = site.acknowledged[r] == act.digest || site.acknowledged_second[r] == act.digest;
     if (own || (i == 0 && options_.faults.replays > 0)) ++signed_;  // who replays may sign what it likes
   }
+  if (options_.mutation == Mutation::needs_one_more) --signed_;
   if (signed_ < machines_.witnesses())
     fail(fmt::format("round {} commits with {} witnesses of {}", act.round, signed_, machines_.witnesses()));
   n.receipts[r] = act.digest;
@@ -180,8 +182,9 @@ void World::deliver_up(std::size_t i) {
   const std::size_t k = s_.sites[i].instance - 1U;
   const Item& item = machines_.item(id);
   if (item.type == messages::DATA) return data_up(k, i, item);
-  if (item.type == messages::PARTICIPANT_HELLO && options_.mutation == Mutation::refuses_every_hello) {
+  if (item.type == messages::ACCEPT && options_.mutation == Mutation::answers_no_answer) {
     s_.sites[i].alive = 0;
+    s_.up[i] = {};
     return;
   }
   aggregator(k, {Input::Kind::message, static_cast<std::uint8_t>(i), id, 0});

@@ -35,6 +35,12 @@ void World::crash(std::size_t i) {
   site.heard = site.spurned = 0;
   site.near_open = site.alive = 0;  // what it had sent may still arrive
   s_.down[i] = {};
+  if (options_.mutation == Mutation::forgets_its_disk) lose_disk(site);
+}
+
+void World::lose_disk(Site& site) {
+  site.record = site.update = site.served = 0;
+  site.charged = site.signed_ = {};
 }
 
 void World::close_near(std::size_t i) {
@@ -158,13 +164,11 @@ bool World::durable(std::size_t i, const Act& act) {
       if (m == Mutation::forgets_the_update) return true;  // as if it were
       break;
     case Kind::sign_receipt:
-      if (m == Mutation::forgets_what_it_signed || m == Mutation::acknowledges_unstored) return true;
+      if (m == Mutation::acknowledges_unstored) return true;
       if (!once(site.signed_[r], act.digest)) return false;
       break;
     default:  // keep
-      if (m != Mutation::forgets_what_it_signed && m != Mutation::acknowledges_unstored &&
-          !once(site.signed_[r], act.digest))
-        return false;
+      if (m != Mutation::acknowledges_unstored && !once(site.signed_[r], act.digest)) return false;
       if (site.kept[r] != 0 && site.kept[r] != act.digest && !site.lost_disk)
         fail(fmt::format("participant {} keeps two committed receipts of round {}", i, act.round));
       site.kept[r] = act.digest;
@@ -195,13 +199,13 @@ void World::leaves(std::size_t i, const Item& item) {
   if (item.type == messages::UPDATE) {
     if (record.stored != item.round || record.update != item.digest || site.update != item.digest)
       fail(fmt::format("participant {} announces an update of round {} that is not stored", i, item.round));
-    if (site.announced[r] != 0 && site.announced[r] != item.digest && !site.lost_disk)
+    if (site.announced[r] != 0 && site.announced[r] != item.digest && !site.lost_disk &&
+        options_.mutation != Mutation::forgets_its_disk)
       fail(fmt::format("participant {} announces a second update of round {}", i, item.round));
     site.announced[r] = item.digest;
   }
   if (item.type == messages::ACKNOWLEDGE) {
-    const bool stored = site.signed_[r] == item.digest && record.receipts[r] == item.digest;
-    if (!stored && options_.mutation != Mutation::forgets_what_it_signed)
+    if (site.signed_[r] != item.digest || record.receipts[r] != item.digest)
       fail(fmt::format("participant {} acknowledges a receipt of round {} that it has not stored", i, item.round));
     if (site.acknowledged[r] != 0 && site.acknowledged[r] != item.digest) {
       if (!site.lost_disk) fail(fmt::format("participant {} signs two receipts of round {}", i, item.round));
