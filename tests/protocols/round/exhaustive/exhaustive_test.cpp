@@ -61,6 +61,7 @@ std::vector<Question> bounded() {
       {"TwoGreetedBefore", 2, 2, {.greeted = true}},
       {"TwoWithACut", 2, 2, {{.cuts = 1}}},
       {"TwoWithACrash", 2, 2, {{.crashes = 1}}},
+      {"TwoOneOfWhomLosesPower", 2, 2, {{.power = 1}}},
       {"TwoWithAHastyDeadline", 2, 2, {{.haste = 1}}},
       {"TwoWithACutAndACrash", 2, 1, {{.cuts = 1, .crashes = 1}}},
       {"TwoWithALyingWire", 2, 2, {{.wire = 1}}},
@@ -69,6 +70,8 @@ std::vector<Question> bounded() {
       {"TwoWithASecondInstance", 2, 2, {{.seconds = 1}}},
       {"TwoOneOfWhomReplays", 2, 2, {{.replays = 1}}},
       {"ThreeUndisturbed", 3, 2, {}},
+      {"ThreeWithACut", 3, 1, {{.cuts = 1}}},
+      {"TwoWithACrashAndAHastyDeadline", 2, 1, {{.crashes = 1, .haste = 1}}},
   };
 }
 
@@ -76,8 +79,9 @@ std::vector<Question> bounded() {
 std::vector<Question> full() {
   return {
       {"TwoWithTwoCuts", 2, 2, {{.cuts = 2}}},
+      {"TwoWhoLosePowerTwice", 2, 2, {{.power = 2}}},
+      {"TwoWithACutAndAPowerCut", 2, 2, {{.cuts = 1, .power = 1}}},
       {"TwoWithTwoCrashes", 2, 2, {{.crashes = 2}}},
-      {"TwoWithACrashAndAHastyDeadline", 2, 1, {{.crashes = 1, .haste = 1}}},
       {"TwoWithAForkedEnclaveAndAHastyDeadline", 2, 1, {{.haste = 1, .forks = 1}}},
       {"TwoWithEverythingOnce", 2, 1, {{.cuts = 1, .crashes = 1, .haste = 1}}},
       {"TwoWithTwoHastyDeadlines", 2, 2, {{.haste = 2}}},
@@ -87,7 +91,6 @@ std::vector<Question> full() {
       {"TwoWithAForkedEnclaveAndACrash", 2, 1, {{.crashes = 1, .haste = 1, .forks = 1}}},
       {"TwoWithAForkedEnclaveAndALostDisk", 2, 1, {{.haste = 1, .forks = 1, .amnesia = 1}}},
       {"TwoOneOfWhomReplaysTwice", 2, 1, {{.replays = 2}}},
-      {"ThreeWithACut", 3, 1, {{.cuts = 1}}},
       {"ThreeWithACrash", 3, 1, {{.crashes = 1}}},
       {"ThreeWithAHastyDeadline", 3, 1, {{.haste = 1}}},
       {"ThreeWithALyingWire", 3, 1, {{.wire = 1}}},
@@ -131,6 +134,7 @@ std::vector<Broken> breaks() {
   return {
       {"AnUpdateAddedTwice", {{}, M::adds_twice}, "is added twice in round 1"},
       {"AnUpdateAddedAfterTheClose", {{}, M::adds_without_close}, "added to round 1 after it closed"},
+      {"AnUpdateBeforeItIsSynced", {{}, M::acknowledges_unsynced}, "before its charge is synced"},
       {"AnAcknowledgementBeforeItIsStored",
        {{}, M::acknowledges_unstored},
        "a receipt of round 1 that it has not stored"},

@@ -256,6 +256,8 @@ round::ParticipantSteps Machines::feed(round::Participant& machine, const Input&
       return machine.model_broken(digest(input.a));
     case Input::Kind::task_done:
       return machine.task_done(input.b, digest(input.a), update_length, 100);
+    case Input::Kind::update_lost:
+      return machine.update_lost(input.b, "lost with the power");
     case Input::Kind::deadline:
       return machine.deadline(participant_timer(input.a));
     default:

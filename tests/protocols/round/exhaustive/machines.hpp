@@ -93,6 +93,7 @@ struct Input {
     fetch,
     model_broken,
     task_done,
+    update_lost,
     // aggregator
     start,
     slot_open,

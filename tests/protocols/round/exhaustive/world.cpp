@@ -114,6 +114,7 @@ void World::faults(const State& s, std::vector<Action>& out, bool quiet) {
   for (std::uint8_t i = 0; i < machines_.sites(); ++i) {
     const Site& site = s.sites[i];
     if (s.left.cuts > 0 && site.alive) out.push_back({Kind::cut, i, 0, 0, 0});
+    if (s.left.power > 0 && site.machine != 0 && site.ended == 0) out.push_back({Kind::power_cut, i, 0, 0, 0});
     if (s.left.amnesia > 0 && site.machine != 0 && i < 1 + options_.faults.amnesia / 2U)
       out.push_back({Kind::lose_disk, i, 0, 0, 0});
     if (s.left.wire > 0)
@@ -207,8 +208,8 @@ void World::do_action(const Action& a) {
     }
     case Kind::restart: {
       Site& site = s_.sites[i];
-      site.machine = machines_.participant(0, {Input::Kind::boot, a.site, site.record, 0}).machine;
-      if (site.record != 0) participant(i, {Input::Kind::disconnected, a.site, 0, 0});  // an unfinished run
+      site.machine = machines_.participant(0, {Input::Kind::boot, a.site, site.disk.record, 0}).machine;
+      if (site.disk.record != 0) participant(i, {Input::Kind::disconnected, a.site, 0, 0});  // an unfinished run
       return;
     }
     case Kind::slot_open: {
@@ -247,6 +248,13 @@ void World::do_action(const Action& a) {
     case Kind::crash:
       --s_.left.crashes;
       return crash(i);
+    case Kind::power_cut:
+      --s_.left.power;
+      crash(i);
+      s_.sites[i].disk = s_.sites[i].synced;
+      s_.sites[i].update = 0;
+      s_.sites[i].power_cut = 1;
+      return;
     case Kind::lose_disk: {
       --s_.left.amnesia;
       crash(i);
@@ -324,7 +332,7 @@ std::string World::at_the_end(const State& s) {
   for (std::size_t i = 0; i < machines_.sites(); ++i) {
     const Site& site = s.sites[i];
     // Who never heard of the run waits for one, as a service does.
-    const bool began = site.record != 0 || site.near_open;
+    const bool began = site.disk.record != 0 || site.near_open;
     if (site.ended == 0 && began)
       return fmt::format("participant {} waits with no deadline armed: the run never ends for it", i);
     if (harmless && site.ended != 1) return fmt::format("participant {} did not end as done", i);
@@ -358,6 +366,7 @@ std::string World::text(const State& s, const Action& a) const {
                                    "participant's deadline",
                                    "the link breaks",
                                    "is killed",
+                                   "loses its power",
                                    "is killed and loses its disk",
                                    "a frame is lost",
                                    "a frame is doubled",

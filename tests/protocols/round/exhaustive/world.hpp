@@ -17,6 +17,7 @@ struct Faults {
   std::uint8_t deaths = 0;   ///< of the aggregator
   std::uint8_t forks = 0;    ///< the enclave's host runs a second copy of it from any moment on
   std::uint8_t seconds = 0;  ///< a second instance, with another receipt key, serves the same run
+  std::uint8_t power = 0;    ///< a participant's machine loses its power: what was not synced is gone
   std::uint8_t amnesia = 0;  ///< a participant crashes and loses its disk
   std::uint8_t replays = 0;  ///< participant 0 sends any frame that was ever seen, instead of its machine's
 };
@@ -26,6 +27,7 @@ enum class Mutation {
   none,
   adds_twice,             ///< an Add is done twice
   adds_without_close,     ///< an update is added once more after the round closed
+  acknowledges_unsynced,  ///< the signature is written, not synced
   acknowledges_unstored,  ///< the acknowledgement leaves before the signature is durable
   forgets_its_disk,       ///< a crash loses record and ledger
   offers_uncharged,       ///< the ledger is not written
@@ -45,9 +47,13 @@ struct Queue {
 /// A participant: process, disk, its end of the link.
 struct Site {
   std::uint32_t machine = 0;  ///< 0: its process is down
-  // On disk: it survives a crash
-  Id record = 0, update = 0, served = 0;
-  std::array<Id, most_rounds> charged{}, signed_{};  ///< the ledger: offer, receipt by round
+  // On disk: it survives a crash; what is `synced` survives a power cut too
+  struct Journal {
+    Id record = 0, served = 0;
+    std::array<Id, most_rounds> charged{}, signed_{};  ///< the ledger: offer, receipt by round
+  };
+  Journal disk{}, synced{};
+  Id update = 0;  ///< the stored update's bytes
   // Of the process
   Id model = 0;      ///< the file that it holds or is receiving
   Id receiving = 0;  ///< of which file, 0: none
@@ -59,7 +65,7 @@ struct Site {
   std::uint8_t trained = 0, lost_disk = 0, replayed = 0;
   std::array<Id, most_rounds> announced{}, acknowledged{}, acknowledged_second{}, kept{};
   std::uint8_t heard = 0, spurned = 0;  ///< on this connection; a connection ended without a word of the run
-  std::uint8_t model_broken = 0, pad = 0;
+  std::uint8_t model_broken = 0, power_cut = 0;
 };
 
 /// An aggregator with its caller's slots and sums.
@@ -78,7 +84,7 @@ struct State {
   std::array<Site, most_sites> sites{};
   std::array<Instance, 2> instances{};
   Faults left{};
-  std::uint8_t pad[3] = {0};
+  std::uint8_t pad[2] = {0, 0};
   std::array<Queue, most_sites> up{}, down{};
 };
 
@@ -102,6 +108,7 @@ struct Action {
     // faults
     cut,
     crash,
+    power_cut,
     lose_disk,
     lose_frame,
     double_frame,

@@ -39,8 +39,8 @@ void World::crash(std::size_t i) {
 }
 
 void World::lose_disk(Site& site) {
-  site.record = site.update = site.served = 0;
-  site.charged = site.signed_ = {};
+  site.disk = site.synced = {};
+  site.update = 0;
 }
 
 void World::close_near(std::size_t i) {
@@ -54,7 +54,8 @@ void World::give_up(std::size_t i, std::uint8_t of_round) {
   Site& site = s_.sites[i];
   if (polite()) return fail(fmt::format("the ledger of participant {} refuses what its machine wants", i));
   site.task = 0, site.task_round = 0, site.timers = 0;
-  site.machine = machines_.participant(0, {Input::Kind::boot, static_cast<std::uint8_t>(i), site.record, 0}).machine;
+  site.machine =
+      machines_.participant(0, {Input::Kind::boot, static_cast<std::uint8_t>(i), site.disk.record, 0}).machine;
   messages::Decline decline;
   decline.set_round(of_round);
   decline.set_reason("ledger");
@@ -103,6 +104,13 @@ void World::perform(std::size_t i, std::vector<Act> acts) {
         site.task = 0, site.task_round = 0;
         break;
       case Kind::send_update:
+        if (site.update == 0) {  // its bytes went with the power
+          const Reaction& lost = machines_.participant(
+              site.machine, {Input::Kind::update_lost, static_cast<std::uint8_t>(i), 0, act.round});
+          site.machine = lost.machine;
+          more = lost.acts;
+          break;
+        }
         for (std::uint8_t at = act.offset; at < act.offset + act.length;) {
           if (boundary(i)) return;
           const auto length = static_cast<std::uint8_t>(std::min<int>(chunk, act.offset + act.length - at));
@@ -155,20 +163,23 @@ bool World::durable(std::size_t i, const Act& act) {
   if (boundary(i)) return true;
   switch (act.kind) {
     case Kind::charge:
-      if (!once(site.served, act.item)) return false;
-      if (m != Mutation::offers_uncharged && !once(site.charged[r], act.digest)) return false;
+      if (!once(site.disk.served, act.item)) return false;
+      if (m != Mutation::offers_uncharged && !once(site.disk.charged[r], act.digest)) return false;
       break;
     case Kind::store_update:
       site.update = act.digest;
       if (boundary(i)) return true;
-      if (m == Mutation::forgets_the_update) return true;  // as if it were
+      if (m == Mutation::forgets_the_update) {
+        site.synced = site.disk;
+        return true;
+      }
       break;
     case Kind::sign_receipt:
       if (m == Mutation::acknowledges_unstored) return true;
-      if (!once(site.signed_[r], act.digest)) return false;
+      if (!once(site.disk.signed_[r], act.digest)) return false;
       break;
     default:  // keep
-      if (m != Mutation::acknowledges_unstored && !once(site.signed_[r], act.digest)) return false;
+      if (m != Mutation::acknowledges_unstored && !once(site.disk.signed_[r], act.digest)) return false;
       if (site.kept[r] != 0 && site.kept[r] != act.digest && !site.lost_disk)
         fail(fmt::format("participant {} keeps two committed receipts of round {}", i, act.round));
       site.kept[r] = act.digest;
@@ -179,7 +190,9 @@ bool World::durable(std::size_t i, const Act& act) {
       break;
   }
   if (boundary(i)) return true;
-  site.record = act.record;
+  site.disk.record = act.record;
+  const bool syncs = act.kind == Kind::store_update || act.kind == Kind::sign_receipt;  // docs/formats.md, the ledger
+  if (syncs && m != Mutation::acknowledges_unsynced) site.synced = site.disk;
   return true;
 }
 
@@ -192,12 +205,17 @@ void World::leaves(std::size_t i, const Item& item) {
   Site& site = s_.sites[i];
   if (item.round == 0 || item.round > most_rounds) return;
   const std::size_t r = item.round - 1U;
-  const RecordFacts& record = machines_.record(site.record);
-  const bool answer = item.type == messages::ACCEPT || item.type == messages::UPDATE;
-  if (answer && (site.charged[r] == 0 || record.answered < item.round))
-    fail(fmt::format("{} leaves participant {} before the task is charged", round::name(item.type), i));
+  const RecordFacts& record = machines_.record(site.synced.record);
+  if (item.type == messages::ACCEPT) {
+    // Nothing leaves for it alone: it may be lost with the power, not with the process.
+    if (site.disk.charged[r] == 0 || machines_.record(site.disk.record).answered < item.round)
+      fail(fmt::format("Accept leaves participant {} before the task is charged", i));
+  }
   if (item.type == messages::UPDATE) {
-    if (record.stored != item.round || record.update != item.digest || site.update != item.digest)
+    if (site.synced.charged[r] == 0)
+      fail(fmt::format("an update leaves participant {} before its charge is synced", i));
+    const bool held = site.update == item.digest || site.power_cut;
+    if (record.stored != item.round || record.update != item.digest || !held)
       fail(fmt::format("participant {} announces an update of round {} that is not stored", i, item.round));
     if (site.announced[r] != 0 && site.announced[r] != item.digest && !site.lost_disk &&
         options_.mutation != Mutation::forgets_its_disk)
@@ -205,7 +223,7 @@ void World::leaves(std::size_t i, const Item& item) {
     site.announced[r] = item.digest;
   }
   if (item.type == messages::ACKNOWLEDGE) {
-    if (site.signed_[r] != item.digest || record.receipts[r] != item.digest)
+    if (site.synced.signed_[r] != item.digest || record.receipts[r] != item.digest)
       fail(fmt::format("participant {} acknowledges a receipt of round {} that it has not stored", i, item.round));
     if (site.acknowledged[r] != 0 && site.acknowledged[r] != item.digest) {
       if (!site.lost_disk) fail(fmt::format("participant {} signs two receipts of round {}", i, item.round));
