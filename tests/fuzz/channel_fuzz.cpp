@@ -8,7 +8,7 @@ namespace {
 using namespace cloister;
 using namespace cloister::protocols::channel;
 
-const base::PrivateKey& key() {
+const base::PrivateKey& own_key() {
   static const auto made = fuzz::key(1);
   return made;
 }
@@ -17,7 +17,7 @@ const RequestContext context{5};
 
 const Bytes& genuine() {
   static const Bytes made = make_authenticator(keys, make_request(Prover::server, context), context,
-                                               make_certificate(key()), Bytes(30, 9), key());
+                                               make_certificate(own_key()), Bytes(30, 9), own_key());
   return made;
 }
 
@@ -27,7 +27,7 @@ const Bytes& genuine() {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const View bytes(data, size);
   const Bytes request = make_request(Prover::server, context);
-  if (auto proven = read_authenticator(keys, request, context, bytes, key().public_key());
+  if (auto proven = read_authenticator(keys, request, context, bytes, own_key().public_key());
       proven && !proven->evidence.empty()) {
     // The Finished covers every byte: only the seed itself may pass.
     if (!base::equal(bytes, genuine())) std::abort();
@@ -46,6 +46,6 @@ std::vector<cloister::Bytes> cloister::fuzz::seeds() {
           make_request(Prover::server, context),
           make_request(Prover::client, context),
           wrap_evidence(Bytes(40, 3)),
-          make_certificate(key(), Bytes(20, 4)),
+          make_certificate(own_key(), Bytes(20, 4)),
           base::copy(base::view("HTTP/1.1 200 Connection established\r\nVia: x\r\n\r\n"))};
 }
