@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <new>
+#include <string.h>
 #include <sys/mman.h>
 #include <utility>
 
@@ -53,19 +54,21 @@ void Pages::put(std::uint8_t* at) {
 }
 
 // A small block is the heap's: a mapping each would be too many where thousands of small updates stand.
-Memory::Memory(std::size_t size, std::shared_ptr<Pages> pages)
+Memory::Memory(std::size_t size, std::shared_ptr<Pages> pages, bool erased)
     : pages_(std::move(pages)),
       data_(size < piece / 2
                 ? static_cast<std::uint8_t*>(::operator new(std::max<std::size_t>(size, 1), heap_alignment))
                 : map(pieces_of(size) * piece)),
-      size_(size) {}
+      size_(size),
+      erased_(erased) {}
 
 Memory::Memory(Memory&& o) noexcept
     : pages_(std::move(o.pages_)),
       data_(std::exchange(o.data_, nullptr)),
       size_(std::exchange(o.size_, 0)),
       reached_(std::exchange(o.reached_, 0)),
-      given_(std::exchange(o.given_, 0)) {}
+      given_(std::exchange(o.given_, 0)),
+      erased_(o.erased_) {}
 
 Memory& Memory::operator=(Memory&& o) noexcept {
   std::swap(pages_, o.pages_);
@@ -73,6 +76,7 @@ Memory& Memory::operator=(Memory&& o) noexcept {
   std::swap(size_, o.size_);
   std::swap(reached_, o.reached_);
   std::swap(given_, o.given_);
+  std::swap(erased_, o.erased_);
   return *this;
 }
 
@@ -81,10 +85,20 @@ Memory::~Memory() {
 }
 
 void Memory::unmap() noexcept {
-  if (size_ < piece / 2) return ::operator delete(data_, heap_alignment);
-  for (; given_ < reached_; ++given_) pages_->put(data_ + given_ * piece);
+  if (size_ < piece / 2) {
+    if (erased_) ::explicit_bzero(data_, size_);
+    return ::operator delete(data_, heap_alignment);
+  }
+  put_until(reached_);
   const std::size_t end = pieces_of(size_) * piece;
   if (reached_ * piece < end) ::munmap(data_ + reached_ * piece, end - reached_ * piece);
+}
+
+void Memory::put_until(std::size_t pieces) noexcept {
+  for (; given_ < pieces; ++given_) {
+    if (erased_) ::explicit_bzero(data_ + given_ * piece, piece);
+    pages_->put(data_ + given_ * piece);
+  }
 }
 
 void Memory::reach(std::size_t end) {
@@ -104,8 +118,7 @@ void Memory::reach(std::size_t end) {
 
 void Memory::give_back(std::size_t end) {
   if (size_ < piece / 2) return;
-  const std::size_t until = end >= size_ ? reached_ : std::min(end / piece, reached_);
-  for (; given_ < until; ++given_) pages_->put(data_ + given_ * piece);
+  put_until(end >= size_ ? reached_ : std::min(end / piece, reached_));
 }
 
 }  // namespace cloister::aggregation

@@ -36,7 +36,8 @@ class Pages {
 class Memory {
  public:
   Memory() = default;
-  explicit Memory(std::size_t size, std::shared_ptr<Pages> pages = std::make_shared<Pages>());
+  /// `erased`: what it gives back was one owner's alone, and is zeros before anybody else gets the pages.
+  explicit Memory(std::size_t size, std::shared_ptr<Pages> pages = std::make_shared<Pages>(), bool erased = false);
   Memory(Memory&& other) noexcept;
   Memory& operator=(Memory&& other) noexcept;
   ~Memory();
@@ -54,10 +55,12 @@ class Memory {
 
  private:
   void unmap() noexcept;
+  void put_until(std::size_t pieces) noexcept;
   std::shared_ptr<Pages> pages_;
   std::uint8_t* data_ = nullptr;  ///< of a large block at a multiple of a piece
   std::size_t size_ = 0;
   std::size_t reached_ = 0, given_ = 0;  ///< whole pieces
+  bool erased_ = false;
 };
 
 }  // namespace cloister::aggregation

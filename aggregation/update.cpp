@@ -77,7 +77,9 @@ Result<void> CompleteUpdate::bring(std::uint64_t end) {
 }
 
 StagedUpdate::StagedUpdate(std::shared_ptr<const UpdateFormat> format, Kernels kernels, std::shared_ptr<Pages> pages)
-    : format_(std::move(format)), kernels_(kernels), memory_(format_->schema.bytes(), std::move(pages)) {
+    : format_(std::move(format)),
+      kernels_(kernels),
+      memory_(format_->schema.bytes(), std::move(pages), /*erased=*/true) {
   if (format_->ranges.size() != format_->schema.tensors().size()) std::abort();
 }
 
@@ -155,7 +157,7 @@ Result<CompleteUpdate> StagedUpdate::complete(const base::Sha256& announced, Rer
   std::shared_ptr<Pages> pages = memory_.pages();
   auto out = std::move(*this).complete(announced);
   if (!out) return out;
-  out->memory_ = Memory(out->format_->schema.bytes(), std::move(pages));
+  out->memory_ = Memory(out->format_->schema.bytes(), std::move(pages), /*erased=*/true);
   out->reread_ = std::move(reread);
   out->have_ = 0;
   return out;

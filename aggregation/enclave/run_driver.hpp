@@ -45,6 +45,8 @@ class RunDriver : public std::enable_shared_from_this<RunDriver> {
   void connected(const std::string& owner);
   void disconnected(const std::string& owner);
   void on_frame(const std::string& owner, const channel::Frame& frame);
+  /// Are data frames of this owner under way?
+  bool receiving(const std::string& owner) const { return incoming_.contains(owner); }
   void grant(bool valid);
   void cancel(std::string reason);
   /// An internal failure: the run ends as failed, with its reason to everybody.

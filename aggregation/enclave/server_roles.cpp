@@ -242,6 +242,8 @@ awaitable<void> Server::participant(LinkPtr link) {
       run_->on_frame(link->owner(), frame);
     }
     if (frame.type == messages::PARTICIPANT_HELLO) it->second.greeted = true;
+    // The buffer is reused within a transfer; after it, it would keep the end of an update that was added, and 256 KiB.
+    if (frame.type == messages::DATA && !(run_ && run_->receiving(link->owner()))) frame = {};
   }
 }
 

@@ -35,6 +35,18 @@ TEST(Memory, TakesThePagesThatOthersGaveBackWithWhatIsInThem) {
   EXPECT_EQ(second.data()[4096], 7);  // which is why nobody reads what was not written
 }
 
+TEST(Memory, ThatHeldOneOwnersValuesGivesBackZeros) {
+  const auto pages = std::make_shared<Pages>();
+  {
+    Memory update(4 * piece, pages, /*erased=*/true);
+    fill(update, 7);
+    update.give_back(2 * piece);
+  }
+  Memory next(4 * piece, pages);
+  next.reach(next.size());
+  for (std::size_t at = 0; at < next.size(); at += 4096) ASSERT_EQ(next.data()[at], 0) << at;
+}
+
 TEST(Memory, GrowsByWhatAnotherGivesBackWithoutMoreThanAPieceOfBoth) {
   constexpr std::size_t size = 64 * piece;
   const auto pages = std::make_shared<Pages>();

@@ -1,4 +1,4 @@
-"""The run that test_nobody_else_reads.py judges: one hospital's data is a planted pattern, and at three moments everything that
+"""The run that test_nobody_else_reads.py judges: one hospital's data is a planted pattern, and at four moments everything that
 other parties hold is searched for it, and for the model. Prints what was found, as JSON.
 
     planted.py --bin build/release/bin
@@ -8,7 +8,8 @@ As root it runs itself in a network namespace, where it captures loopback, and i
 
     moment       what holds the round open                                          the update is
     uploading    the planted hospital's proxy, in the middle of its upload          in a slot of the enclave, half of it
-    summed       the other hospitals' trainers, which have stopped themselves       in the enclave's sum, alone
+    alone        the other hospitals' trainers, which have stopped themselves       in its slot, whole: a sum of one needs no words
+    summed       the last hospital's trainer                                        in the enclave's sum with another, where no one finds it
     ended        nothing: the run is done, the instance idle                        nowhere but at its own hospital
 """
 
@@ -184,10 +185,13 @@ def run(study: SmallStudy, proxy: FaultyProxy, left_out: dict[str, str]) -> dict
 
         proxy.link.release()
         wait_until(lambda: any(member_state(line, PLANTED, HELD) == "stored" for line in list(lines)), 60, "the enclave has added the update", alive)
+        report["moments"]["alone"] = look.at("alone")
+
+        os.kill(trainers[HOSPITALS[1]], signal.SIGCONT)
+        wait_until(lambda: any(member_state(line, HOSPITALS[1], HELD) == "stored" for line in list(lines)), 60, "the enclave has added another", alive)
         report["moments"]["summed"] = look.at("summed")
 
-        for h in HOSPITALS[1:]:
-            os.kill(trainers[h], signal.SIGCONT)
+        os.kill(trainers[HOSPITALS[2]], signal.SIGCONT)
         watcher.wait(120)
         follow.join()
         report["end"] = json.loads(lines[-1])

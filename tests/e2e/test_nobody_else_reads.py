@@ -51,17 +51,16 @@ def test_the_run_ends_as_it_should(report):
 # --- Where it must be: the scanner works ------------------------------------------------------------------------------
 
 def test_the_hospitals_own_processes_and_the_enclave_hold_the_update_in_mid_round(report):
-    uploading, summed = report["moments"]["uploading"]["memory"], report["moments"]["summed"]["memory"]
-    assert "float32" in uploading["aggregator"]
-    assert "weighted ring" in summed["aggregator"]
-    for seen in (uploading, summed):
+    for moment in ("uploading", "alone"):
+        seen = report["moments"][moment]["memory"]
+        assert "float32" in seen["aggregator"]
         assert "float32" in seen[f"node of {PLANTED}"]
         trainers = [forms for name, forms in seen.items() if name.startswith(f"trainer of {PLANTED}")]
         assert any({"float32", "text"} <= set(forms) for forms in trainers), trainers
 
 
 def test_the_hospitals_own_folder_holds_its_data_and_the_stored_update(report):
-    files = report["moments"]["summed"]["files"]
+    files = report["moments"]["alone"]["files"]
     assert files[f"{PLANTED}/patients.csv"] == ["text"]
     assert any(path.startswith(f"{PLANTED}/ledger/updates/") for path in files), files
 
@@ -81,7 +80,7 @@ def test_no_other_hospitals_trainer_holds_it(report):
 
 
 def test_the_enclave_keeps_no_update_once_it_was_added_and_nothing_of_it_once_the_run_is_over(report):
-    assert report["moments"]["summed"]["memory"]["aggregator"] == ["weighted ring"]  # the sum, of one contributor so far
+    assert report["moments"]["summed"]["memory"]["aggregator"] == []  # two contributors: what is left is their sum
     assert report["moments"]["ended"]["memory"]["aggregator"] == []
 
 
@@ -97,7 +96,7 @@ def test_no_open_file_of_another_process_holds_it_named_or_not(report):
             assert own(process) or not held, (moment, process, held)
 
 
-@pytest.mark.parametrize("moment", ["uploading", "summed", "ended", "crashed"])
+@pytest.mark.parametrize("moment", ["uploading", "alone", "summed", "ended", "crashed"])
 def test_no_file_holds_it_but_the_hospitals_data_and_its_stored_update(report, moment):
     files = report["crashed"] if moment == "crashed" else report["moments"][moment]["files"]
     held = {path for path, forms in files.items() if any(map(is_of_update, forms))}
