@@ -229,7 +229,10 @@ def test_a_launcher_that_stops_lets_its_grant_run_out_and_no_new_round_begins(co
         launcher = federation.processes[COMPUTE_OWNER].process
         launcher.send_signal(signal.SIGSTOP)
         try:
+            slow = federation.processes["zurich"].process  # so that the run is not over before the grant
+            slow.send_signal(signal.SIGSTOP)
             wait_until(lambda: any(e.get("event") == "grant_expired" for e in read_events(federation.aggregator_log)), 30, "the grant runs out")
+            slow.send_signal(signal.SIGCONT)
             end, receipts = watch(federation, run)
         finally:
             launcher.send_signal(signal.SIGCONT)
